@@ -260,7 +260,7 @@ class Initiating(Attempt):
         if self._early and not self._early_given and len(answered) == 1 and answered[0].early:
             self._early_given = answered[0]
             self._close_others(answered[0])
-            self._effects.append(HandOver(answered[0].index, early=True))
+            self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
         for pair in answered:
             alone = pair.handshake and len(answered) == 1
             if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or alone):
@@ -303,7 +303,7 @@ class Initiating(Attempt):
         if self._early_given is pair:
             self._effects.append(Finish(outcome))
         else:
-            self._effects.append(HandOver(pair.index, outcome=outcome))
+            self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=outcome))
         pair.release()
         self.state = State.DONE
 
@@ -391,7 +391,7 @@ class Responding(Attempt):
         pair.committed = True
         for _ in range(UDP_COMMITS if pair.offer.technique == "udp" else 1):
             pair.tell(Signal.COMMIT)
-        self._effects.append(HandOver(pair.index, outcome=self._punched(pair)))
+        self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=self._punched(pair)))
         self.told = True
         pair.given = True
         self.state = State.LINGERING

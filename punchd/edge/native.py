@@ -142,9 +142,7 @@ class Flows:
         self.c: Any = ffi.gc(table, lib.punchd_flows_free)
         self._flow: Any = ffi.new("struct punchd_flow *")
 
-    def put(
-        self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int, token: int
-    ) -> None:
+    def put(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int, token: int) -> None:
         """Add a flow, or give it another token; ValueError when the table is full."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         _check(lib.punchd_flows_put(self.c, self._flow, token), "flows_put")
@@ -174,9 +172,7 @@ class Ring:
     __slots__ = ("_c", "_flows", "_records", "_rounds")
     _BATCH = 256
 
-    def __init__(
-        self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = 4096
-    ) -> None:
+    def __init__(self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = 4096) -> None:
         out = ffi.new("struct punchd_ring **")
         _check(lib.punchd_ring_open(port_lo, port_hi, hole_ttl, frames, out), "ring_open")
         self._c: Any = out[0]
@@ -363,9 +359,7 @@ def _fill_segment(c: Any, segment: Segment) -> None:
 def _seen(record: Any) -> Seen | SeenIcmp:
     if record.kind == lib.PUNCHD_RECORD_ICMP:
         quote = record.quote
-        return SeenIcmp(
-            record.token, quote.type, quote.code, _address(quote.sender), quote.ttl, record.time_ns
-        )
+        return SeenIcmp(record.token, quote.type, quote.code, _address(quote.sender), quote.ttl, record.time_ns)
     segment = record.segment
     options = segment.options
     return Seen(

@@ -153,3 +153,29 @@ def _begin_connect(sock: socket.socket, remote: tuple[str, int]) -> None:
     result = sock.connect_ex(remote)
     if result not in (0, errno.EINPROGRESS):
         raise OSError(result, "connect")
+
+
+def unbound_stream() -> socket.socket:
+    """A TCP socket that is nothing yet."""
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+
+
+def enter_repair(sock: socket.socket) -> None:
+    """Switch TCP_REPAIR on. OSError EPERM without CAP_NET_ADMIN (tcp.c, tcp_can_repair_sock)."""
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+
+
+_TCP_REPAIR = 19
+
+
+def materialised(local: tuple[str, int], remote: tuple[str, int], *, snd_nxt: int, rcv_nxt: int) -> socket.socket:
+    """An ESTABLISHED socket made by TCP_REPAIR, without a packet."""
+    fd = native.repair_open(
+        local[0], local[1], remote=remote[0], remote_port=remote[1], snd_nxt=snd_nxt, rcv_nxt=rcv_nxt
+    )
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+
+
+def close_silently(sock: socket.socket) -> None:
+    """Close a stream socket in whatever state it is, without a packet (tcp.c, tcp_close in repair mode)."""
+    native.repair_drop(sock.detach())

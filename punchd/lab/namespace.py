@@ -187,9 +187,7 @@ def _pids_in(inodes: set[int]) -> list[int]:
 
 
 def _finish(command: Sequence[str], stdin: str, *, check: bool, timeout_s: float) -> str:
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout_s
-    )
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout_s)
     if check and done.returncode != 0:
         raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout

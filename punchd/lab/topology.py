@@ -248,9 +248,7 @@ class Lab:
         for place in self.namespaces:
             role = place.name.removeprefix(self.prefix)
             argv = ["tcpdump", "-i", "any", "-n", "-U", "--immediate-mode", "-Z", "root", "-w"]
-            captures.append(
-                place.popen([*argv, str(folder / f"{role}.pcap")], stderr=subprocess.PIPE, text=True)
-            )
+            captures.append(place.popen([*argv, str(folder / f"{role}.pcap")], stderr=subprocess.PIPE, text=True))
         for capture in captures:
             # it says so once it listens; a lab that starts earlier loses its first packets
             assert capture.stderr is not None

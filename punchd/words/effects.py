@@ -133,6 +133,7 @@ class HandOver:
     """Pass the pair's socket to the application, every option back at the kernel's default."""
 
     pair: int
+    technique: str
     early: bool = False
     outcome: Punched | None = None
     """The final word that leaves with the descriptor; None for an early one."""
