@@ -1,0 +1,355 @@
+"""One caller's connection: lines in, lines and descriptors out, over a non-blocking Unix stream socket.
+It refuses to know what a line means: requests, ids and the wording of errors are the daemon's.
+
+Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
+Output leaves at once when the kernel takes it and queues when not:
+
+    flowing      at most UNREAD_MAX_LEN bytes queued; input is read
+    stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
+                 byte for STUCK_S is closed; flowing again when half of the limit is reached
+    half closed  the caller shut down its sending side: on_half_closed once, output goes on
+    closed       hung up, closed by us, or broken: on_closed once; queued descriptors are closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+LINE_MAX_LEN = 65_536
+"""Bytes of one line, its newline included."""
+UNREAD_MAX_LEN = 262_144
+LINES_PER_WAKE = 64
+STUCK_S = 10.0
+RETRY_S = 0.01
+"""Until the next try while too many descriptors are in flight on this host."""
+
+_JOIN_MAX_LEN = 65_536
+_GONE = (errno.EPIPE, errno.ECONNRESET)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who connected, as the kernel knew it at connect time."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    """Supplementary groups; empty when there are more than 256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callbacks:
+    """What the owner wants to know. All are called on the loop; none may block or raise."""
+
+    on_line: Callable[[Connection, bytes], None]
+    """One line without its newline, of 0 to LINE_MAX_LEN - 1 bytes."""
+    on_overlong: Callable[[Connection], None]
+    """A line grew beyond LINE_MAX_LEN; all of it is skipped."""
+    on_descriptor: Callable[[Connection], None]
+    """Descriptors came with the input; the kernel has already closed them."""
+    on_half_closed: Callable[[Connection], None]
+    on_closed: Callable[[Connection], None]
+    with_dropped: Callable[[bytes, int], bytes]
+    """The same line, saying how many lines were dropped before it."""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    line: bytes
+    fd: int
+    """-1: none. Ours until it was sent."""
+    droppable: bool
+    dropped: int = 0
+    """What the line says was dropped before it."""
+
+
+class Connection:
+    """Hashable by identity; `number` never repeats within a server's life."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        *,
+        number: int,
+        credentials: Credentials,
+        callbacks: Callbacks,
+        forget: Callable[[int], None],
+    ) -> None:
+        self.number = number
+        self.credentials = credentials
+        self.half_closed = False
+        self.closed = False
+        self.unread_len = 0
+        """Bytes in our queue; what the kernel holds is not counted."""
+        self._loop = loop
+        self._socket = sock
+        self._callbacks = callbacks
+        self._forget = forget
+        self._input = bytearray()
+        self._skipping = False
+        self._reading = False
+        self._turn: asyncio.Handle | None = None
+        self._output: deque[_Outgoing] = deque()
+        self._droppable_count = 0
+        self._dropped = 0
+        self._writing = False
+        self._stuffed = False
+        self._finishing = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+        self._read_on()
+
+    def send(self, line: bytes, fd: int | None = None, *, droppable: bool = False) -> None:
+        """Queue a line that ends in a newline. The descriptor is ours from now on, whatever happens."""
+        if self.closed or self._finishing:
+            if fd is not None:
+                os.close(fd)
+            return
+        self._output.append(_Outgoing(line, -1 if fd is None else fd, droppable))
+        self._droppable_count += droppable
+        self.unread_len += len(line)
+        if len(self._output) == 1:
+            self._flush()
+        if self.unread_len > UNREAD_MAX_LEN:
+            self._drop_oldest()
+            self._stuff()
+
+    def finish(self) -> None:
+        """Read no more, deliver what is queued, then close."""
+        if self.closed:
+            return
+        self._finishing = True
+        self._read_off()
+        if not self._output:
+            self.close()
+        elif self._stuck is None:
+            self._watch()
+
+    def close(self) -> None:
+        """Close at once; what is queued is lost, descriptors included."""
+        if self.closed:
+            return
+        self.closed = True
+        self._read_off()
+        self._write_off()
+        for timer in (self._retry, self._stuck):
+            if timer is not None:
+                timer.cancel()
+        for outgoing in self._output:
+            if outgoing.fd >= 0:
+                os.close(outgoing.fd)
+        self._output.clear()
+        self._input.clear()
+        self.unread_len = 0
+        self._forget(self._socket.fileno())
+        self._socket.close()
+        self._callbacks.on_closed(self)
+
+    # input
+
+    def _read_on(self) -> None:
+        if not (self._reading or self.half_closed or self.closed or self._finishing or self._stuffed):
+            self._reading = True
+            self._loop.add_reader(self._socket.fileno(), self._readable)
+
+    def _read_off(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._socket.fileno())
+
+    def _readable(self) -> None:
+        try:
+            # No room for ancillary data: the kernel itself closes descriptors that come, and says so by
+            # MSG_CTRUNC. None ever enters this process, not even for the moment that closing it would take.
+            chunk, _, flags, _ = self._socket.recvmsg(LINE_MAX_LEN)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._broken(error)
+            return
+        if flags & socket.MSG_CTRUNC:
+            self._callbacks.on_descriptor(self)
+        if self.closed or self._finishing:
+            return
+        if chunk:
+            self._input += chunk
+            self._hand_on()
+            return
+        self._read_off()
+        self._input.clear()
+        self.half_closed = True
+        self._callbacks.on_half_closed(self)
+
+    def _hand_on(self) -> None:
+        """Give the owner its lines; what is too much for one turn waits for the loop's next one."""
+        self._turn = None
+        for _ in range(LINES_PER_WAKE):
+            end = self._input.find(b"\n")
+            if end < 0:
+                break
+            line = bytes(self._input[:end])
+            del self._input[: end + 1]
+            if self._skipping:
+                self._skipping = False
+            elif end < LINE_MAX_LEN:
+                self._callbacks.on_line(self, line)
+            else:
+                self._callbacks.on_overlong(self)
+            if self.closed or self._finishing:
+                return
+            if self._stuffed:
+                break
+        self._read_more()
+
+    def _read_more(self) -> None:
+        """Lines that are here already first, then the socket; a line that is too long is let go at once."""
+        if b"\n" in self._input:
+            self._read_off()
+            if not self._stuffed:
+                self._turn = self._loop.call_soon(self._hand_on)
+            return
+        if len(self._input) >= LINE_MAX_LEN and not self._skipping:
+            self._skipping = True
+            self._callbacks.on_overlong(self)
+        if self._skipping:
+            self._input.clear()
+        self._read_on()
+
+    # output
+
+    def _flush(self) -> None:
+        """Write until the queue is empty or the kernel takes no more."""
+        while self._output:
+            try:
+                sent_len = self._send_some()
+            except BlockingIOError:
+                self._write_on()
+                break
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    self._broken(error)
+                    return
+                # Others hold too many descriptors in flight: the socket is writable, so only time can tell.
+                self._write_off()
+                if self._retry is None:
+                    self._retry = self._loop.call_later(RETRY_S, self._retry_flush)
+                break
+            self._took(sent_len)
+        else:
+            self._write_off()
+        if self._stuffed and self.unread_len <= UNREAD_MAX_LEN // 2:
+            self._unstuff()
+        if self._finishing and not self._output:
+            self.close()
+
+    def _retry_flush(self) -> None:
+        self._retry = None
+        self._flush()
+
+    def _send_some(self) -> int:
+        """One sendmsg: a line with its descriptor alone, or a run of lines without."""
+        first = self._output[0]
+        if first.droppable and self._dropped and not first.dropped:
+            line = self._callbacks.with_dropped(first.line, self._dropped)
+            self.unread_len += len(line) - len(first.line)
+            first.line, first.dropped, self._dropped = line, self._dropped, 0
+        if first.fd >= 0:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [first.fd]))]
+            return self._socket.sendmsg([first.line], rights, socket.MSG_NOSIGNAL)
+        run, run_len = [first.line], len(first.line)
+        for outgoing in islice(self._output, 1, None):
+            if outgoing.fd >= 0 or run_len > _JOIN_MAX_LEN or (outgoing.droppable and self._dropped):
+                break
+            run.append(outgoing.line)
+            run_len += len(outgoing.line)
+        return self._socket.send(b"".join(run), socket.MSG_NOSIGNAL)
+
+    def _took(self, sent_len: int) -> None:
+        self.unread_len -= sent_len
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._watch()
+        while sent_len:
+            first = self._output[0]
+            self._droppable_count -= first.droppable
+            first.droppable = False  # no longer, once a byte of it has left
+            if first.fd >= 0:
+                # A partial send has carried the descriptor; the rest of the line goes without.
+                os.close(first.fd)
+                first.fd = -1
+            if sent_len < len(first.line):
+                first.line = first.line[sent_len:]
+                return
+            sent_len -= len(first.line)
+            self._output.popleft()
+
+    def _write_on(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._socket.fileno(), self._flush)
+
+    def _write_off(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _broken(self, error: OSError) -> None:
+        self.close()
+        if error.errno not in _GONE:
+            raise error
+
+    # slow readers
+
+    def _drop_oldest(self) -> None:
+        """Drop droppable lines, oldest first, until the queue fits again or none is left."""
+        if not self._droppable_count:
+            return
+        kept: deque[_Outgoing] = deque()
+        for outgoing in self._output:
+            if outgoing.droppable and self.unread_len > UNREAD_MAX_LEN:
+                self.unread_len -= len(outgoing.line)
+                self._droppable_count -= 1
+                self._dropped += 1 + outgoing.dropped
+            else:
+                kept.append(outgoing)
+        self._output = kept
+
+    def _stuff(self) -> None:
+        if not self._stuffed:
+            self._stuffed = True
+            self._read_off()
+            if self._stuck is None:
+                self._watch()
+
+    def _unstuff(self) -> None:
+        self._stuffed = False
+        if self._finishing:
+            return
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+        if self._turn is None and not self.half_closed:
+            self._read_more()
+
+    def _watch(self) -> None:
+        self._stuck = self._loop.call_later(STUCK_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._stuck = None
+        if self._retry is None:
+            self.close()
+        else:
+            self._watch()  # too many descriptors in flight is not this caller's fault
