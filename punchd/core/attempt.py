@@ -104,6 +104,10 @@ class Attempt:
         own = self._own_deadline()
         return min([*times, own]) if times else own
 
+    def begin(self) -> list[Effect]:
+        """The first effects; a Settled event is due when they are performed."""
+        return self._take()
+
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event, return what is to be done about it, in order."""
         self.now = now
@@ -233,10 +237,6 @@ class Initiating(Attempt):
         self._settled = False
         for name in techniques:
             self._start(make_offer(name, ports))
-
-    def begin(self) -> list[Effect]:
-        """The effects that prime all pairs; a Settled event is due when they are performed."""
-        return self._take()
 
     def _on_settled(self) -> None:
         self._settled = True

@@ -51,13 +51,13 @@ class Journal(Protocol):
 class Run:
     """One attempt at work: its machine, its pairs' descriptors, its timer."""
 
-    __slots__ = ("attempt", "caller", "held", "inbox", "journal", "ready", "timer", "timer_at")
+    __slots__ = ("attempt", "busy", "caller", "held", "inbox", "journal", "timer", "timer_at")
 
     def __init__(self, attempt: Attempt, caller: Caller, journal: Journal | None) -> None:
         self.attempt, self.caller, self.journal = attempt, caller, journal
         self.held: dict[int, Held] = {}
         self.inbox: deque[seen.Event] = deque()
-        self.ready = False
+        self.busy = False
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
 
@@ -92,25 +92,25 @@ class Driver:
         """Begin an attempt; its caller hears everything else."""
         run = Run(attempt, caller, journal)
         self.runs.add(run)
-        run.ready = True
+        run.busy = True
         self._perform(run, attempt.begin())
-        run.ready = False
+        run.busy = False
         self.feed(run, seen.Settled())
         return run
 
     def feed(self, run: Run, event: seen.Event) -> None:
         """Step the attempt with this event and with all that its effects bring about."""
         run.inbox.append(event)
-        if run.ready:
+        if run.busy:
             return  # called from within a step of the same run: that step goes on with it
-        run.ready = True
+        run.busy = True
         while run.inbox and not run.attempt.done:
             event, now = run.inbox.popleft(), self._clock()
             effects = run.attempt.step(event, now)
             if run.journal is not None:
                 run.journal.step(event, now, run.attempt.state.name, effects)
             self._perform(run, effects)
-        run.ready = False
+        run.busy = False
         if run.attempt.done:
             self._end(run)
         else:
