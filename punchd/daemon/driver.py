@@ -339,7 +339,7 @@ class Driver:
                 return
             if signal in _SIGNALS:
                 self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal)))
-            elif signal < 0:
+            elif signal == sockets.STRANGER:
                 self._loop.remove_reader(held.sock)
                 self.feed(run, seen.Readable(held.pair))
                 return

@@ -11,6 +11,7 @@ from punchd.edge import native
 IP_MINTTL = 21  # linux/in.h; Python has no name for it
 _MIN_TTL = 2
 _TAG_ROOM = 64
+STRANGER = -1
 
 
 def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None) -> socket.socket:
@@ -86,7 +87,7 @@ def send_datagram(sock: socket.socket, data: bytes, ttl: int | None) -> None:
 
 
 def read_tagged(sock: socket.socket, tag: bytes) -> int | None:
-    """The signal of the next datagram if it bears the tag; None when nothing waits; -1 for anybody else's data.
+    """The signal of the next datagram if it bears the tag; None when nothing waits; STRANGER for other data.
 
     Data without the tag is the application's: it stays in the queue.
     """
@@ -100,7 +101,7 @@ def read_tagged(sock: socket.socket, tag: bytes) -> int | None:
                 continue  # an ICMP error about an earlier datagram; reading it has cleared it
             raise
         if not head.startswith(tag):
-            return -1
+            return STRANGER
         sock.recv(_TAG_ROOM)
         if len(head) == len(tag) + 1:
             return head[-1]
@@ -124,6 +125,8 @@ def restore(sock: socket.socket, tag: bytes | None = None) -> None:
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, -1)
     if tag is not None:
         native.attach_tag_filter(sock.fileno(), tag)
+        while read_tagged(sock, tag) not in (None, STRANGER):
+            pass  # signals that came before the filter did; the application's data stays
         failure(sock)
         return
     sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
