@@ -58,6 +58,7 @@ def accept(listener: socket.socket, peer: tuple[str, int]) -> socket.socket | No
         sock.close()
         return None
     sock.setblocking(False)
+    native.detach_filter(sock.fileno())  # inherited from the listener; this one hears its peer alone anyway
     return sock
 
 
