@@ -26,7 +26,9 @@ def _network(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--quiet", is_flag=True, help="Don't print the commands that build the lab."),
         click.option("--pcap", "pcap_dir", type=click.Path(path_type=Path), help="Capture each place here."),
-        click.option("--hosts-conntrack", is_flag=True, help="The hosts drop INVALID themselves, as with ufw."),
+        click.option(
+            "--hosts-conntrack", is_flag=True, help="The hosts drop INVALID themselves, as with ufw."
+        ),
         click.option("--seed", default=1, show_default=True, help="Of the delay line's dice."),
         click.option("--duplicate", default=0.0, metavar="P", help="Chance that a packet comes twice."),
         click.option("--reorder", default=0.0, metavar="P", help="Chance that a packet is overtaken."),
@@ -54,7 +56,9 @@ def kinds() -> None:
 @main.command()
 @click.argument("kind_a", type=_kind)
 @click.argument("kind_b", type=_kind)
-@click.option("--technique", default="auto", show_default=True, metavar="NAME", help="auto, a name, or a,b,c.")
+@click.option(
+    "--technique", default="auto", show_default=True, metavar="NAME", help="auto, a name, or a,b,c."
+)
 @click.option("--transport", type=click.Choice(["tcp", "udp"]), help="Told by the technique; tcp for auto.")
 @click.option("--runs", default=20, show_default=True)
 @click.option("--parallel", default=1, show_default=True, help="How many runs are open at a time.")
@@ -136,9 +140,9 @@ def _tell(result: Result) -> None:
     line = result.summary()
     print(f"{result.a} x {result.b}, {result.technique}: {result.ok} of {result.runs} connected")
     for side in ("a", "b"):
-        times = line[f"time_{side}_ms"]
-        if times["median"] is not None:
-            print(f"  {side.upper()}'s socket   median {times['median']:8.2f} ms   worst {times['worst']:8.2f} ms")
+        time_ms = line[f"time_{side}_ms"]
+        if result.ok:
+            print(f"  {side.upper()}'s socket: median {time_ms['median']} ms, worst {time_ms['worst']} ms")
     for text, count in (result.failed + result.messages).most_common():
         print(f"  {count:3} x {text}")
 

@@ -1,7 +1,7 @@
-"""The lab's application, one process per host: asks its punchd for sockets, carries notifications, proves data.
+"""The lab's application, one process per host: asks its punchd for sockets, carries notifications and data.
 
-It refuses to know the network: peers' addresses come from the side channel, the order to start a run from stdin
-(one number a line), and each run's result leaves on stdout as one JSON line.
+It refuses to know the network: peers' addresses come from the side channel, the order to start a run from
+stdin (one number a line), and each run's result leaves on stdout as one JSON line.
 """
 
 from __future__ import annotations
@@ -129,7 +129,12 @@ class Application:
         for count in itertools.count():
             line = await self._side.queue(number).get()
             await self._daemon.write(
-                {"id": f"{attempt}.{count}", "call": "notify", "attempt": attempt, "notification": line["text"]}
+                {
+                    "id": f"{attempt}.{count}",
+                    "call": "notify",
+                    "attempt": attempt,
+                    "notification": line["text"],
+                }
             )
 
     async def _follow(self, number: int, id_: str, result: dict[str, Any]) -> socket.socket | None:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,7 +87,7 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """The contract for scripts: one flat JSON object."""
-        line = asdict(self)
+        line: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         for side in ("a", "b"):
             times = line.pop(f"times_{side}_ms")
             line[f"time_{side}_ms"] = {
@@ -218,7 +218,9 @@ class Pair:
         except queue.Empty:
             raise RuntimeError(f"the applications said nothing for {patience_s:g} s") from None
         if not line:
-            raise RuntimeError(f"application {role} ended; its daemon's last words:\n{self._last_words(role)}")
+            raise RuntimeError(
+                f"application {role} ended; its daemon's last words:\n{self._last_words(role)}"
+            )
         return role, json.loads(line)
 
     def _start_application(
@@ -251,7 +253,9 @@ class Pair:
         deadline = time.monotonic() + _START_PATIENCE_S
         while not _answers(path):
             if daemon.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"daemon {role} does not listen; its last words:\n{self._last_words(role)}")
+                raise RuntimeError(
+                    f"daemon {role} does not listen; its last words:\n{self._last_words(role)}"
+                )
             time.sleep(0.01)
 
     def _last_words(self, role: str) -> str:

@@ -1,4 +1,4 @@
-"""The lab's side channel: a rendezvous server that tells two applications of each other and carries their words.
+"""The lab's side channel: a rendezvous server that tells two applications of each other and carries words.
 
 It refuses to understand what it carries. JSON lines over TCP, one lasting connection per application:
 

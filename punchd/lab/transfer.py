@@ -1,7 +1,7 @@
 """64 KiB each way over a handed-over socket, with checksums: the lab's definition of a connection that works.
 
-It refuses to trust a half: it ends well only when this side has all of the peer's bytes, they hash to what the
-peer says, and the peer has said the same of ours.
+It refuses to trust a half: it ends well only when this side has all of the peer's bytes, they hash to what
+the peer says, and the peer has said the same of ours.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ async def _datagrams(sock: socket.socket) -> None:
 async def _tell(sock: socket.socket, number: int, mine: int, payload: bytes) -> None:
     chunk = b"" if number == _NO_CHUNK else payload[number * _CHUNK : (number + 1) * _CHUNK]
     try:
-        await asyncio.get_running_loop().sock_sendall(sock, _HEAD.pack(number, mine.to_bytes(16, "big")) + chunk)
+        await asyncio.get_running_loop().sock_sendall(
+            sock, _HEAD.pack(number, mine.to_bytes(16, "big")) + chunk
+        )
     except ConnectionRefusedError:
         pass  # an ICMP error of an earlier datagram; whether it matters, the missing chunks tell
 

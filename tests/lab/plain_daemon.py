@@ -1,4 +1,4 @@
-"""A daemon of a page that speaks the API and knows simultaneous open and UDP with plain sockets: tests the lab.
+"""A daemon of a page that speaks the API and knows plain simultaneous open and UDP: it tests the lab.
 
 It refuses everything else. Through NATs that stay silent to strays that is enough.
 """
@@ -40,9 +40,11 @@ async def _serve(unix: socket.socket) -> None:
 
 
 async def _attempt(unix: socket.socket, request: dict[str, Any]) -> None:
-    def say(fds: tuple[int, ...] = (), **keys: Any) -> None:
+    def say(*descriptors: int, **keys: Any) -> None:
         line = json.dumps({"id": request["id"], **keys}).encode() + b"\n"
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
         unix.sendmsg([line], rights)
 
     try:
@@ -64,7 +66,7 @@ async def _attempt(unix: socket.socket, request: dict[str, Any]) -> None:
         say(status="error", code="nothing-heard", message=repr(error))
         return
     technique = "udp" if request["transport"] == "udp" else "tcp-simopen"
-    say((sock.fileno(),), status="ok", fds=1, technique=technique)
+    say(sock.fileno(), status="ok", fds=1, technique=technique)
     sock.close()
 
 
