@@ -1,5 +1,5 @@
-"""Claims about api.py. The fuzz invariant: whatever bytes a line has, the answer is a request that is spelt
-back to itself, or a refusal on which the caller must act and whose reply can be written. Nothing is raised."""
+"""Claims about api.py. The fuzz invariant: whatever bytes a line has, nothing is raised; it is a request, spelt
+back to itself, or a refusal on which the caller must act and whose reply can be written."""
 
 from __future__ import annotations
 
@@ -222,8 +222,24 @@ def settle(line: bytes) -> None:
 
 CALLS = st.sampled_from(["initiate", "respond", "notify", "cancel", "status", "ping", "endpoint", ""])
 KEYS = st.sampled_from(
-    ["id", "call", "peer", "self", "transport", "techniques", "timeout_ms", "early", "secret"]
-    + ["side_delay_ms", "notification", "from", "attempt", "x"]
+    # fmt: off
+    [
+        "id",
+        "call",
+        "peer",
+        "self",
+        "transport",
+        "techniques",
+        "timeout_ms",
+        "early",
+        "secret",
+        "side_delay_ms",
+        "notification",
+        "from",
+        "attempt",
+        "x",
+    ]
+    # fmt: on
 )
 VALUES = st.recursive(
     st.none()
