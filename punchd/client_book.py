@@ -247,9 +247,7 @@ def try_open(path: str) -> Socket | None:
     _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid not in _trusted():
         sock.close()
-        raise NoDaemon(
-            f"{path} is served by uid {uid}, not by root or you; if that is right, set PUNCHD_UID={uid}"
-        )
+        raise NoDaemon(f"{path} is served by uid {uid}, not by root or you; if that is right, set PUNCHD_UID={uid}")
     return sock
 
 

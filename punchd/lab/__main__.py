@@ -26,9 +26,7 @@ def _network(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--quiet", is_flag=True, help="Don't print the commands that build the lab."),
         click.option("--pcap", "pcap_dir", type=click.Path(path_type=Path), help="Capture each place here."),
-        click.option(
-            "--hosts-conntrack", is_flag=True, help="The hosts drop INVALID themselves, as with ufw."
-        ),
+        click.option("--hosts-conntrack", is_flag=True, help="The hosts drop INVALID themselves, as with ufw."),
         click.option("--seed", default=1, show_default=True, help="Of the delay line's dice."),
         click.option("--duplicate", default=0.0, metavar="P", help="Chance that a packet comes twice."),
         click.option("--reorder", default=0.0, metavar="P", help="Chance that a packet is overtaken."),
@@ -56,9 +54,7 @@ def kinds() -> None:
 @main.command()
 @click.argument("kind_a", type=_kind)
 @click.argument("kind_b", type=_kind)
-@click.option(
-    "--technique", default="auto", show_default=True, metavar="NAME", help="auto, a name, or a,b,c."
-)
+@click.option("--technique", default="auto", show_default=True, metavar="NAME", help="auto, a name, or a,b,c.")
 @click.option("--transport", type=click.Choice(["tcp", "udp"]), help="Told by the technique; tcp for auto.")
 @click.option("--runs", default=20, show_default=True)
 @click.option("--parallel", default=1, show_default=True, help="How many runs are open at a time.")

@@ -218,9 +218,7 @@ class Pair:
         except queue.Empty:
             raise RuntimeError(f"the applications said nothing for {patience_s:g} s") from None
         if not line:
-            raise RuntimeError(
-                f"application {role} ended; its daemon's last words:\n{self._last_words(role)}"
-            )
+            raise RuntimeError(f"application {role} ended; its daemon's last words:\n{self._last_words(role)}")
         return role, json.loads(line)
 
     def _start_application(
@@ -253,9 +251,7 @@ class Pair:
         deadline = time.monotonic() + _START_PATIENCE_S
         while not _answers(path):
             if daemon.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"daemon {role} does not listen; its last words:\n{self._last_words(role)}"
-                )
+                raise RuntimeError(f"daemon {role} does not listen; its last words:\n{self._last_words(role)}")
             time.sleep(0.01)
 
     def _last_words(self, role: str) -> str:

@@ -105,9 +105,7 @@ async def _datagrams(sock: socket.socket) -> None:
 async def _tell(sock: socket.socket, number: int, mine: int, payload: bytes) -> None:
     chunk = b"" if number == _NO_CHUNK else payload[number * _CHUNK : (number + 1) * _CHUNK]
     try:
-        await asyncio.get_running_loop().sock_sendall(
-            sock, _HEAD.pack(number, mine.to_bytes(16, "big")) + chunk
-        )
+        await asyncio.get_running_loop().sock_sendall(sock, _HEAD.pack(number, mine.to_bytes(16, "big")) + chunk)
     except ConnectionRefusedError:
         pass  # an ICMP error of an earlier datagram; whether it matters, the missing chunks tell
 

@@ -1,4 +1,4 @@
-"""Runs punchd as an ordinary user with chosen capabilities: `python -m punchd.lab.unprivileged none|net PUNCHD-OPTIONS`.
+"""Runs punchd as an ordinary user with chosen capabilities: `unprivileged none|net PUNCHD-OPTION ...`.
 Keeps no privilege beyond the named ones; must be started by root.
 
 The change happens inside the interpreter, after every import, so that it works from a checkout which that user may
