@@ -25,24 +25,15 @@ from typing import Any
 
 from .namespace import Namespace
 from .topology import Lab
+from .unprivileged import NOBODY
 
 DAEMON = (sys.executable, "-m", "punchd")
 
-# What stands before a daemon and its application: both are one user.
-_NOBODY = 65534
-_AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
-PRIVILEGES: dict[str, tuple[list[str], int | None]] = {
-    "root": ([], None),
-    "capable": (
-        [
-            *_AS_NOBODY[:-1],
-            "--inh-caps=-all,+net_raw,+net_admin",
-            "--ambient-caps=-all,+net_raw,+net_admin",
-            "--bounding-set=-all,+net_raw,+net_admin",
-        ],
-        _NOBODY,
-    ),
-    "none": ([*_AS_NOBODY, "--bounding-set=-all"], _NOBODY),
+# How a daemon is started, and as whom. Applications stay root: every punchd admits root.
+PRIVILEGES: dict[str, tuple[tuple[str, ...], int | None]] = {
+    "root": (DAEMON, None),
+    "capable": ((sys.executable, "-m", "punchd.lab.unprivileged", "net"), NOBODY),
+    "none": ((sys.executable, "-m", "punchd.lab.unprivileged", "none"), NOBODY),
 }
 
 _START_PATIENCE_S = 15.0
@@ -101,11 +92,11 @@ class Pair:
     """A lab with a daemon on each host, for the length of a `with` block; any number of cells in a row."""
 
     def __init__(
-        self, lab: Lab, *, privileges: str = "root", daemon: Sequence[str] = DAEMON, logs: Path | None = None
+        self, lab: Lab, *, privileges: str = "root", daemon: Sequence[str] | None = None, logs: Path | None = None
     ) -> None:
         self.lab = lab
-        self._daemon = list(daemon)
-        self._prefix, self._uid = PRIVILEGES[privileges]
+        command, self._uid = PRIVILEGES[privileges]
+        self._daemon = list(daemon or command)
         self._logs = logs
         self._folder = Path()
         self._side_ports = iter(range(7000, 8000))
@@ -227,7 +218,6 @@ class Pair:
         host = self.lab.a if role == "a" else self.lab.b
         application = host.popen(
             [
-                *self._prefix,
                 *[sys.executable, "-m", "punchd.lab.app", role, f"--socket={self.socket_path(role)}"],
                 *options,
             ],
@@ -242,7 +232,7 @@ class Pair:
         path = self.socket_path(role)
         with self.log(role).open("wb") as log:
             daemon = host.popen(
-                [*self._prefix, *self._daemon, "--socket", str(path)],
+                [*self._daemon, "--socket", str(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
