@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from . import namespace, pages
+from .accept import accept as run_table
 from .pair import DAEMON, PRIVILEGES, Pair, Result
 from .topology import Lab
 
@@ -103,6 +104,17 @@ def pair(
         print(json.dumps(result.summary()))
     else:
         _tell(result)
+
+
+@main.command()
+@click.option("--runs", default=20, show_default=True, help="In each cell.")
+@click.option("--only", default="", metavar="WORDS", help="Only cells whose line holds all these words.")
+@click.option("--daemon", default="", metavar="COMMAND", help="Another daemon than this checkout's.")
+@click.option("--logs", type=click.Path(path_type=Path), help="Keep the daemons' logs here.")
+def accept(runs: int, only: str, daemon: str, logs: Path | None) -> None:
+    """Run the acceptance table: wanted beside measured; status 1 on any miss."""
+    misses = run_table(runs=runs, only=only, daemon=daemon.split() or list(DAEMON), logs=logs)
+    raise SystemExit(1 if misses else 0)
 
 
 @main.command()
