@@ -16,6 +16,7 @@ import click
 
 from . import namespace, pages
 from .accept import accept as run_table
+from .demo import demo as play
 from .pair import DAEMON, PRIVILEGES, Pair, Result
 from .topology import Lab
 
@@ -115,6 +116,15 @@ def accept(runs: int, only: str, daemon: str, logs: Path | None) -> None:
     """Run the acceptance table: wanted beside measured; status 1 on any miss."""
     misses = run_table(runs=runs, only=only, daemon=daemon.split() or list(DAEMON), logs=logs)
     raise SystemExit(1 if misses else 0)
+
+
+@main.command()
+@click.option("--daemon", default="", metavar="COMMAND", help="Another daemon than this checkout's.")
+@click.option("--logs", type=click.Path(path_type=Path), help="Keep the daemons' logs here.")
+def demo(daemon: str, logs: Path | None) -> None:
+    """Each technique in turn, and a table of what happened; status 1 if one of them did not connect."""
+    failures = play(daemon=daemon.split() or DAEMON, logs=logs)
+    raise SystemExit(1 if failures else 0)
 
 
 @main.command()

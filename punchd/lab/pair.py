@@ -60,9 +60,11 @@ class Result:
     times_a_ms: list[float] = field(default_factory=list)
     times_b_ms: list[float] = field(default_factory=list)
     messages: Counter[str] = field(default_factory=Counter)
+    last: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
     def add(self, a: dict[str, Any], b: dict[str, Any]) -> None:
         """Count one run: what application A and application B said of it."""
+        self.last = a, b
         for side, result in (("A", a), ("B", b)):
             self.failed.update(f"{side} {technique}: {code}" for technique, code in result["failed"])
         if a["ok"] and b["ok"]:
@@ -79,6 +81,7 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The contract for scripts: one flat JSON object."""
         line: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        del line["last"]
         for side in ("a", "b"):
             times = line.pop(f"times_{side}_ms")
             line[f"time_{side}_ms"] = {

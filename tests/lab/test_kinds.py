@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from packets import ACK, MUTE, RST, SYN, Packet, Probe
+from packets import MUTE, Probe
 
 from punchd.lab.pages import BARE, KINDS
 from punchd.lab.topology import Lab
+from punchd.lab.wire import ACK, RST, SYN, Packet
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
