@@ -1,5 +1,5 @@
-"""Claims about client.py, punchctl, the examples and the C client, against a fake daemon on the real socket edge.
-The fake knows no NAT: a notification names an attempt of its own, and both get the ends of one TCP connection."""
+"""Claims about client.py, punchctl, the examples and the C client, against a fake daemon on the real socket
+edge. It knows no NAT: a notification names an attempt of its own, and both get the ends of one connection."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class FakeDaemon:
 
     def hand_over(self, connection: Connection, request: Initiate | Respond, sock: socket.socket) -> None:
         sock.setblocking(False)
-        ends = {"local": "%s:%d" % sock.getsockname(), "remote": "%s:%d" % sock.getpeername()}
+        ends = {"local": spell(sock.getsockname()), "remote": spell(sock.getpeername())}
         if request.early:
             early = replies.progress(request.id, "early", technique="tcp-direct", fds=1)
             connection.send(early, sock.detach())
@@ -103,6 +103,10 @@ class FakeDaemon:
             request.id, technique="tcp-direct", rtt_ms=0.1, elapsed_ms=2.0, fds=int(fd is not None), **ends
         )
         connection.send(line, fd)
+
+
+def spell(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 @contextmanager
@@ -195,7 +199,7 @@ def test_many_attempts_share_a_connection_and_keep_their_own_sockets(run: Any, t
             for first, second in zip(firsts, seconds, strict=True):
                 near, far = await first.result(), await second.result()
                 with near.socket, far.socket:
-                    assert near.local == far.remote == "%s:%d" % far.socket.getpeername()
+                    assert near.local == far.remote == spell(far.socket.getpeername())
                     near.socket.send(first.id.encode())
                     assert first.id.encode() == await asyncio.get_running_loop().sock_recv(far.socket, 9)
 
@@ -297,7 +301,7 @@ def test_a_caller_without_permission_reads_why(tmp_path: Path) -> None:
     """The daemon's one line reaches the application as its error."""
     with fake_daemon(tmp_path) as (fake, path):
         fake.refuse = replies.error(None, RequestError(Code.NOT_PERMITTED, "uid 1000 may not call"))
-        with connect_blocking(path) as daemon, pytest.raises(PunchFailed, match="not-permitted.*--group"):
+        with connect_blocking(path) as daemon, pytest.raises(PunchFailed, match=r"not-permitted.*--group"):
             daemon.ping()
 
 
@@ -376,8 +380,10 @@ def rendezvous() -> Iterator[str]:
     program = [sys.executable, str(HOME / "examples" / "rendezvous.py"), "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().decode().split()[-1]
-        server.terminate()
+        try:
+            yield server.stdout.readline().decode().split()[-1]
+        finally:
+            server.terminate()
 
 
 @pytest.mark.slow
