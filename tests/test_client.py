@@ -12,19 +12,21 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import uvloop
 
-from punchd.client import NoDaemon, PunchFailed, connect, connect_blocking
+from punchd.client import InitiateKeys, NoDaemon, PunchFailed, connect, connect_blocking
+from punchd.client_book import Book
 from punchd.edge.connection import Callbacks, Connection
 from punchd.edge.control import ControlServer
 from punchd.edge.sockpath import listen
 from punchd.wire import api, replies
 from punchd.words.errors import Code, PeerError, RequestError
-from punchd.words.requests import Cancel, Initiate, Notify, Ping, Respond, Status
+from punchd.words.requests import Cancel, Initiate, Notify, Ping, Place, Respond, Status, Transport
 
 HOME = Path(__file__).parent.parent
 
@@ -303,6 +305,52 @@ def test_a_caller_without_permission_reads_why(tmp_path: Path) -> None:
         fake.refuse = replies.error(None, RequestError(Code.NOT_PERMITTED, "uid 1000 may not call"))
         with connect_blocking(path) as daemon, pytest.raises(PunchFailed, match=r"not-permitted.*--group"):
             daemon.ping()
+
+
+def test_what_the_client_spells_the_daemon_reads() -> None:
+    """The client repeats no types: each argument must be a key of the daemon's table."""
+    keys = {"peer": ["198.51.100.2:1"], "self_": "203.0.113.2", "transport": "udp", "techniques": ["udp"]}
+    more = {
+        "timeout_ms": 5,
+        "early": True,
+        "secret": "s" * 16,
+        "side_delay_ms": 1.5,
+        "on_notification": print,
+    }
+    assert set(InitiateKeys.__annotations__) == set(keys | more)
+    line, entry = Book().open("initiate", keys | more)
+    wanted = Initiate(
+        id=entry.id,
+        peer=(Place("198.51.100.2", 1),),
+        self_=(Place("203.0.113.2"),),
+        transport=Transport.UDP,
+        techniques=("udp",),
+        timeout_ms=5,
+        early=True,
+        secret=b"s" * 16,
+        side_delay_ms=1.5,
+    )
+    assert wanted == api.decode_request(line)
+    line, entry = Book().open(
+        "respond", {"notification": "é", "from_": ["203.0.113.0/24"], "timeout_ms": None}
+    )
+    assert Respond(
+        id=entry.id, notification="é", from_=(IPv4Network("203.0.113.0/24"),)
+    ) == api.decode_request(line)
+
+
+def test_keys_of_a_newer_daemon_are_ignored(tmp_path: Path) -> None:
+    """Clients must live with keys and stages they do not know."""
+    near, far = socket.socketpair()
+    with near, far:
+        book = Book()
+        _, entry = book.open("initiate", {"peer": "198.51.100.2"})
+        far.send(
+            b'{"id":"1","status":"progress","stage":"dreaming","colour":"green"}\n{"id":"9","status":"ok"}\n'
+        )
+        assert book.receive(near)
+        assert "dreaming" == entry.progress[0].stage
+        assert not entry.ended
 
 
 def test_no_daemon_says_how_to_start_one(tmp_path: Path) -> None:
