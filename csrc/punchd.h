@@ -28,6 +28,9 @@
 #define PUNCHD_NO_WINDOW_SCALE 255
 
 #define PUNCHD_SEGMENT_MAX 120  /* IPv4 or IPv6 header, TCP header, no payload */
+#define PUNCHD_FILTER_MAX 64    /* instructions of the longest filter, or more */
+#define PUNCHD_TAG_MIN 8
+#define PUNCHD_TAG_MAX 16
 #define PUNCHD_RECORD_SEGMENT 1
 #define PUNCHD_RECORD_ICMP 2
 

@@ -57,7 +57,8 @@ class Punched:
     technique: str
     local: str
     remote: str
-    rtt_ms: float
+    rtt_ms: float | None
+    """None where it was not measured."""
     elapsed_ms: float
 
 
@@ -210,7 +211,7 @@ class Entry:
             technique=final.get("technique", ""),
             local=final.get("local", ""),
             remote=final.get("remote", ""),
-            rtt_ms=final.get("rtt_ms", 0.0),
+            rtt_ms=final.get("rtt_ms"),
             elapsed_ms=final.get("elapsed_ms", 0.0),
         )
 
@@ -247,9 +248,7 @@ def try_open(path: str) -> Socket | None:
     _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid not in _trusted():
         sock.close()
-        raise NoDaemon(
-            f"{path} is served by uid {uid}, not by root or you; if that is right, set PUNCHD_UID={uid}"
-        )
+        raise NoDaemon(f"{path} is served by uid {uid}, not by root or you; if that is right, set PUNCHD_UID={uid}")
     return sock
 
 

@@ -135,9 +135,7 @@ async def _result(attempt: Attempt, meeting: Meeting, partner: str, *, verbose: 
     try:
         async for progress in attempt:
             if verbose:
-                click.echo(
-                    " ".join(filter(None, (progress.stage, progress.technique, progress.code))), err=True
-                )
+                click.echo(" ".join(filter(None, (progress.stage, progress.technique, progress.code))), err=True)
             if progress.notification:
                 await meeting.tell(partner, progress.notification)
         return await attempt.result()

@@ -331,12 +331,8 @@ def test_what_the_client_spells_the_daemon_reads() -> None:
         side_delay_ms=1.5,
     )
     assert wanted == api.decode_request(line)
-    line, entry = Book().open(
-        "respond", {"notification": "é", "from_": ["203.0.113.0/24"], "timeout_ms": None}
-    )
-    assert Respond(
-        id=entry.id, notification="é", from_=(IPv4Network("203.0.113.0/24"),)
-    ) == api.decode_request(line)
+    line, entry = Book().open("respond", {"notification": "é", "from_": ["203.0.113.0/24"], "timeout_ms": None})
+    assert Respond(id=entry.id, notification="é", from_=(IPv4Network("203.0.113.0/24"),)) == api.decode_request(line)
 
 
 def test_keys_of_a_newer_daemon_are_ignored(tmp_path: Path) -> None:
@@ -345,9 +341,7 @@ def test_keys_of_a_newer_daemon_are_ignored(tmp_path: Path) -> None:
     with near, far:
         book = Book()
         _, entry = book.open("initiate", {"peer": "198.51.100.2"})
-        far.send(
-            b'{"id":"1","status":"progress","stage":"dreaming","colour":"green"}\n{"id":"9","status":"ok"}\n'
-        )
+        far.send(b'{"id":"1","status":"progress","stage":"dreaming","colour":"green"}\n{"id":"9","status":"ok"}\n')
         assert book.receive(near)
         assert "dreaming" == entry.progress[0].stage
         assert not entry.ended
@@ -390,9 +384,7 @@ def test_a_request_beyond_a_line_is_refused_here(tmp_path: Path) -> None:
 
 
 def ctl(path: str, *arguments: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        ctl_command(*arguments), env=environment(path), capture_output=True, timeout=20, **more
-    )
+    return subprocess.run(ctl_command(*arguments), env=environment(path), capture_output=True, timeout=20, **more)
 
 
 def ctl_command(*arguments: str) -> list[str]:
@@ -439,9 +431,7 @@ def test_punchctl_cat_moves_bytes_both_ways_and_ends(tmp_path: Path) -> None:
     """As ssh's ProxyCommand does: both directions, binary, end of stream passed on."""
     there, back = os.urandom(300_000), os.urandom(200_000)
     with fake_daemon(tmp_path) as (_, path), rendezvous() as where:
-        listening = ctl_command(
-            "cat", "--rendezvous", where, "--name", "bob", "--listen", "--peer", "anna", "-v"
-        )
+        listening = ctl_command("cat", "--rendezvous", where, "--name", "bob", "--listen", "--peer", "anna", "-v")
         calling = ctl_command("cat", "--rendezvous", where, "--name", "anna", "--peer", "bob", "-v")
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with (
@@ -490,9 +480,7 @@ def test_the_client_in_c_initiates_and_responds(tmp_path: Path) -> None:
         with subprocess.Popen(first, stdout=subprocess.PIPE) as initiator:
             assert initiator.stdout is not None
             text = initiator.stdout.readline().decode().strip()
-            second = subprocess.run(
-                [program, path, "respond", text], stdout=subprocess.PIPE, check=True, timeout=20
-            )
+            second = subprocess.run([program, path, "respond", text], stdout=subprocess.PIPE, check=True, timeout=20)
             assert b"hello from the responder\n" == initiator.stdout.read()
         assert b"hello from the initiator\n" == second.stdout.splitlines(keepends=True)[-1]
         refused = subprocess.run([program, path, "respond", "bad"], stderr=subprocess.PIPE, timeout=20)

@@ -50,9 +50,7 @@ class Listener:
 def listen(path: str, *, mode: int = 0o660, owner: int | None = None, group: int | None = None) -> Listener:
     """Take the path. `owner` and `group` are what the socket's file gets; absent: our own."""
     if len(os.fsencode(path)) > _SUN_PATH_MAX_LEN:
-        raise _refused(
-            path, f"a socket's path has at most {_SUN_PATH_MAX_LEN} bytes", "choose a shorter --socket"
-        )
+        raise _refused(path, f"a socket's path has at most {_SUN_PATH_MAX_LEN} bytes", "choose a shorter --socket")
     _check_folder(path)
     lock = _lock_for(path)
     try:
@@ -71,9 +69,7 @@ def inherited(environ: MutableMapping[str, str], pid: int) -> Listener | None:
     if meant_for != str(pid) or count in ("", "0"):
         return None
     if count != "1":
-        raise _refused(
-            "LISTEN_FDS", f"it hands over {count} sockets", "hand over exactly one Unix stream socket"
-        )
+        raise _refused("LISTEN_FDS", f"it hands over {count} sockets", "hand over exactly one Unix stream socket")
     os.set_inheritable(_FIRST_INHERITED, False)
     sock = socket.socket(fileno=_FIRST_INHERITED)
     listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -89,17 +85,13 @@ def _check_folder(path: str) -> None:
     try:
         found = os.stat(folder)
     except OSError as error:
-        raise _refused(
-            folder, error.strerror or str(error), "create the folder or choose another --socket"
-        ) from None
+        raise _refused(folder, error.strerror or str(error), "create the folder or choose another --socket") from None
     if not stat.S_ISDIR(found.st_mode):
         raise _refused(folder, "it is no folder", "choose another --socket")
     if found.st_uid not in (0, os.geteuid()):
         raise _refused(folder, f"it belongs to uid {found.st_uid}", "choose a folder of root or of your own")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
-        raise _refused(
-            folder, "others can rename what lies in it", f"chmod +t {folder}, or choose another --socket"
-        )
+        raise _refused(folder, "others can rename what lies in it", f"chmod +t {folder}, or choose another --socket")
 
 
 def _lock_path(path: str) -> str:
@@ -134,9 +126,7 @@ def _open_lock(name: str) -> int:
 def _check_lock(lock: int, name: str) -> None:
     found = os.fstat(lock)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
-        raise _refused(
-            name, f"uid {found.st_uid} put it there, not we", "remove it, or choose another --socket"
-        )
+        raise _refused(name, f"uid {found.st_uid} put it there, not we", "remove it, or choose another --socket")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -159,9 +149,7 @@ def _bind(path: str, *, mode: int, owner: int | None, group: int | None) -> sock
     except OSError as error:
         sock.close()
         _unlink_if(path, made)
-        raise _refused(
-            path, error.strerror or str(error), "check --group and the folder's permissions"
-        ) from None
+        raise _refused(path, error.strerror or str(error), "check --group and the folder's permissions") from None
     return sock
 
 
@@ -181,9 +169,7 @@ def _clear_stale(path: str, owner: int | None) -> None:
 
 def _is_served(path: str) -> bool:
     """Only a refused connection proves that nobody listens: a full backlog is served, too."""
-    with socket.socket(
-        socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    ) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
         return probe.connect_ex(path) != errno.ECONNREFUSED
 
 
@@ -201,6 +187,4 @@ def _unlink_if(path: str, made: os.stat_result | None) -> None:
 
 
 def _refused(what: str, why: str, advice: str) -> HostError:
-    return HostError(
-        Code.HOST_REFUSED, f"cannot listen at {what}: {why}", advice=advice, cause={"path": what}
-    )
+    return HostError(Code.HOST_REFUSED, f"cannot listen at {what}: {why}", advice=advice, cause={"path": what})

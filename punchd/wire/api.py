@@ -94,9 +94,7 @@ _Techniques = Annotated[
     Meta(description='"auto" or a list of names of techniques'),
 ]
 _Transport = Annotated[Transport, Meta(description='"tcp" or "udp"')]
-_Timeout = Annotated[
-    int, Meta(ge=1, le=TIMEOUT_MAX_MS, description=f"a whole number of ms from 1 to {TIMEOUT_MAX_MS}")
-]
+_Timeout = Annotated[int, Meta(ge=1, le=TIMEOUT_MAX_MS, description=f"a whole number of ms from 1 to {TIMEOUT_MAX_MS}")]
 _SideDelay = Annotated[
     float, Meta(ge=0, le=SIDE_DELAY_MAX_MS, description=f"a number of ms from 0 to {SIDE_DELAY_MAX_MS}")
 ]
@@ -215,8 +213,7 @@ def _description(kind: msgspec.inspect.Type) -> str:
 
 _KEYS = {line: _keys(line) for line in _CALLS.values()}
 _LITERALS = {
-    line: tuple(f'"{name}"'.encode() for name in ("call", *(key.name for key in keys)))
-    for line, keys in _KEYS.items()
+    line: tuple(f'"{name}"'.encode() for name in ("call", *(key.name for key in keys))) for line, keys in _KEYS.items()
 }
 
 
@@ -349,9 +346,7 @@ def _prefix(text: str) -> IPv4Network:
     try:
         return IPv4Network(text)
     except ValueError:
-        raise _bad_value(
-            "from", "an address or a prefix without host bits, as in 198.51.100.0/24", text
-        ) from None
+        raise _bad_value("from", "an address or a prefix without host bits, as in 198.51.100.0/24", text) from None
 
 
 def _techniques(value: str | list[str]) -> tuple[str, ...]:

@@ -1,0 +1,2 @@
+"""The vocabulary of punchd: values without behaviour, shared by every floor.
+It imports nothing of ours and does nothing."""

@@ -40,9 +40,7 @@ def test_the_transcripts_initiate_is_understood() -> None:
         b'{"id":"1","call":"initiate","peer":"198.51.100.2:41000","self":"203.0.113.2",'
         b'"techniques":"auto","timeout_ms":10000}\n'
     )
-    wanted = Initiate(
-        id="1", peer=(Place("198.51.100.2", 41000),), self_=(Place("203.0.113.2"),), timeout_ms=10000
-    )
+    wanted = Initiate(id="1", peer=(Place("198.51.100.2", 41000),), self_=(Place("203.0.113.2"),), timeout_ms=10000)
     assert wanted == decode_request(line)
 
 

@@ -1,0 +1,41 @@
+"""The table of techniques: each is one file, named as on the wire.
+Decides nothing: core/plan.py chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from punchd.core.pair import Pair, Script
+from punchd.core.techniques import tcp_direct, tcp_midstream, tcp_nutss, tcp_simopen, tcp_syni, udp
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """`needs`: capabilities of the host, as named by `ping`, without which it can't run."""
+
+    name: str
+    transport: str
+    initiator: Callable[[Pair], Script]
+    responder: Callable[[Pair], Script]
+    needs: frozenset[str]
+    listens: bool
+
+
+def _row(module: ModuleType, *, listens: bool = False) -> Technique:
+    name: str = module.NAME
+    return Technique(name, name.partition("-")[0], module.initiator, module.responder, module.NEEDS, listens)
+
+
+TECHNIQUES: dict[str, Technique] = {
+    row.name: row
+    for row in (
+        _row(tcp_direct, listens=True),
+        _row(tcp_simopen),
+        _row(tcp_midstream),
+        _row(tcp_syni),
+        _row(tcp_nutss, listens=True),
+        _row(udp),
+    )
+}

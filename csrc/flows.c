@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT
+/* flows.c - from a connection's 4-tuple to the token Python gave it.
+ * It never grows after flows_new, owns nothing of Python's and parses nothing itself.
+ *
+ * Open addressing with linear probing, at most half full. Deleting moves the
+ * followers of a run back into the gap, so there are no tombstones and a
+ * lookup costs the same after a million attempts as after one. The hash is
+ * SipHash-2-4 with a seed per table: which slots collide cannot be known from
+ * outside, though a peer chooses its address and port.
+ */
+#define _DEFAULT_SOURCE
+#include "punchd.h"
+
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define CAPACITY_MAX (1U << 24)
+#define KEY_WORDS (sizeof(struct punchd_flow) / sizeof(uint64_t))
+
+_Static_assert(sizeof(struct punchd_flow) == 40, "hashed as five whole words");
+
+struct slot {
+	struct punchd_flow flow;
+	uint64_t token;         /* 0: empty */
+};
+
+struct punchd_flows {
+	uint64_t seed[2];
+	uint32_t capacity;
+	uint32_t count;
+	uint32_t mask;          /* number of slots - 1 */
+	struct slot *slots;
+};
+
+static uint64_t rotate(uint64_t value, unsigned int by)
+{
+	return value << by | value >> (64 - by);
+}
+
+static void sip_round(uint64_t v[4])
+{
+	v[0] += v[1];
+	v[1] = rotate(v[1], 13) ^ v[0];
+	v[0] = rotate(v[0], 32);
+	v[2] += v[3];
+	v[3] = rotate(v[3], 16) ^ v[2];
+	v[0] += v[3];
+	v[3] = rotate(v[3], 21) ^ v[0];
+	v[2] += v[1];
+	v[1] = rotate(v[1], 17) ^ v[2];
+	v[2] = rotate(v[2], 32);
+}
+
+static uint32_t home_of(const struct punchd_flows *flows,
+			const struct punchd_flow *flow)
+{
+	const uint64_t last = (uint64_t)sizeof(*flow) << 56;
+	uint64_t v[4] = {
+		flows->seed[0] ^ 0x736f6d6570736575U,
+		flows->seed[1] ^ 0x646f72616e646f6dU,
+		flows->seed[0] ^ 0x6c7967656e657261U,
+		flows->seed[1] ^ 0x7465646279746573U,
+	};
+	uint64_t words[KEY_WORDS + 1];
+	size_t i;
+
+	memcpy(words, flow, sizeof(*flow));
+	words[KEY_WORDS] = last;
+	for (i = 0; i <= KEY_WORDS; i++) {
+		v[3] ^= words[i];
+		sip_round(v);
+		sip_round(v);
+		v[0] ^= words[i];
+	}
+	v[2] ^= 0xff;
+	for (i = 0; i < 4; i++)
+		sip_round(v);
+	return (uint32_t)(v[0] ^ v[1] ^ v[2] ^ v[3]) & flows->mask;
+}
+
+/* Two flows that mean the same are equal byte by byte after this. */
+static int normalise(const struct punchd_flow *from, struct punchd_flow *to)
+{
+	const size_t address_len = from->family == 4 ? 4 : 16;
+
+	if (from->family != 4 && from->family != 6)
+		return PUNCHD_UNSUPPORTED;
+	if (from->protocol != IPPROTO_TCP && from->protocol != IPPROTO_UDP)
+		return PUNCHD_UNSUPPORTED;
+	memset(to, 0, sizeof(*to));
+	memcpy(to->local, from->local, address_len);
+	memcpy(to->remote, from->remote, address_len);
+	to->local_port = from->local_port;
+	to->remote_port = from->remote_port;
+	to->family = from->family;
+	to->protocol = from->protocol;
+	return PUNCHD_OK;
+}
+
+/* The slot of this key, or the empty one where it belongs. */
+static uint32_t find(const struct punchd_flows *flows,
+		     const struct punchd_flow *key)
+{
+	uint32_t at = home_of(flows, key);
+
+	while (flows->slots[at].token &&
+	       memcmp(&flows->slots[at].flow, key, sizeof(*key)) != 0)
+		at = (at + 1) & flows->mask;
+	return at;
+}
+
+struct punchd_flows *punchd_flows_new(uint32_t capacity)
+{
+	struct punchd_flows *flows;
+	uint32_t slots = 2;
+
+	if (capacity == 0 || capacity > CAPACITY_MAX)
+		return NULL;
+	while (slots < 2 * capacity)
+		slots *= 2;
+	flows = calloc(1, sizeof(*flows));
+	if (!flows)
+		return NULL;
+	flows->slots = calloc(slots, sizeof(*flows->slots));
+	flows->capacity = capacity;
+	flows->mask = slots - 1;
+	if (!flows->slots || getrandom(flows->seed, sizeof(flows->seed), 0) !=
+	    (ssize_t)sizeof(flows->seed)) {
+		punchd_flows_free(flows);
+		return NULL;
+	}
+	return flows;
+}
+
+void punchd_flows_free(struct punchd_flows *flows)
+{
+	if (!flows)
+		return;
+	free(flows->slots);
+	free(flows);
+}
+
+int punchd_flows_put(struct punchd_flows *flows,
+		     const struct punchd_flow *flow, uint64_t token)
+{
+	struct punchd_flow key;
+	int status = normalise(flow, &key);
+	uint32_t at;
+
+	if (status < 0)
+		return status;
+	if (token == 0)
+		return PUNCHD_MALFORMED;
+	at = find(flows, &key);
+	if (!flows->slots[at].token) {
+		if (flows->count == flows->capacity)
+			return PUNCHD_NO_ROOM;
+		flows->count++;
+		flows->slots[at].flow = key;
+	}
+	flows->slots[at].token = token;
+	return PUNCHD_OK;
+}
+
+int punchd_flows_drop(struct punchd_flows *flows,
+		      const struct punchd_flow *flow)
+{
+	struct punchd_flow key;
+	uint32_t gap, at, home;
+
+	if (normalise(flow, &key) < 0)
+		return PUNCHD_ABSENT;
+	gap = find(flows, &key);
+	if (!flows->slots[gap].token)
+		return PUNCHD_ABSENT;
+	for (at = (gap + 1) & flows->mask; flows->slots[at].token;
+	     at = (at + 1) & flows->mask) {
+		home = home_of(flows, &flows->slots[at].flow);
+		/* it may move only if the gap lies between its home and it */
+		if (((at - home) & flows->mask) < ((at - gap) & flows->mask))
+			continue;
+		flows->slots[gap] = flows->slots[at];
+		gap = at;
+	}
+	memset(&flows->slots[gap], 0, sizeof(flows->slots[gap]));
+	flows->count--;
+	return PUNCHD_OK;
+}
+
+uint64_t punchd_flows_get(const struct punchd_flows *flows,
+			  const struct punchd_flow *flow)
+{
+	struct punchd_flow key;
+
+	if (normalise(flow, &key) < 0)
+		return 0;
+	return flows->slots[find(flows, &key)].token;
+}
+
+uint64_t punchd_flows_get_quoted(const struct punchd_flows *flows,
+				 const uint8_t *packet, size_t packet_len)
+{
+	struct punchd_quote quote;
+
+	if (punchd_quote_parse(packet, packet_len, &quote) < 0)
+		return 0;
+	return punchd_flows_get(flows, &quote.flow);
+}
+
+uint32_t punchd_flows_count(const struct punchd_flows *flows)
+{
+	return flows->count;
+}

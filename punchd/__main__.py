@@ -1,0 +1,60 @@
+"""The command line of the daemon: `punchd`, or `python -m punchd`.
+Parses options and sets up the log; daemon/service.py does the rest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+import structlog
+
+from punchd import __version__
+from punchd.daemon.config import DEFAULT_SOCKET, Config
+from punchd.words.errors import PunchdError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PUNCHD"})
+@click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Path of the Unix socket.")
+@click.option("--group", default=None, help="Members of this group may call, besides root and the daemon's own user.")
+@click.option("--hole-ttl", default=2, show_default=True, type=click.IntRange(1, 16),
+              help="Hops after which a primer dies: past the own NAT, short of the peer's.")  # fmt: skip
+@click.option("--public", default=None, metavar="ADDRESS", help="This host's public address, if it never changes.")
+@click.option("--allow-private", is_flag=True, help="Let private addresses be targets (peers in the same network).")
+@click.option("--attempts-per-uid", default=20_000, show_default=True, type=click.IntRange(1),
+              help="Open attempts that one user may have.")  # fmt: skip
+@click.option("--journal", default=None, metavar="FOLDER", help="Write one journal per attempt into this folder.")
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+@click.version_option(__version__, prog_name="punchd")
+def main(log_level: str, **options: Any) -> None:
+    """Hole punching as a service: serve applications on a Unix socket."""
+    _set_up_log(log_level)
+    from punchd.daemon import service  # the C module and the libraries load only when they are to be used
+
+    try:
+        service.run(Config(**options))
+    except PunchdError:
+        sys.exit(1)
+
+
+def _set_up_log(level: str) -> None:
+    human = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not human),
+            structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    main()

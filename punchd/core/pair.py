@@ -1,0 +1,374 @@
+"""One candidate pair: a technique's script at work on one 4-tuple, and the evidence of what its packets did.
+Chooses nothing among pairs (core/attempt.py does) and performs nothing.
+
+Theory of operation
+-------------------
+A technique is a generator, its *script*: it asks for effects with `pair.do(...)`, waits with
+`yield from pair.until(...)`, and says how far it got with `primed`, `answered` and `proven`. So each script reads
+like its paper's sequence diagram. Every script, of either transport, is the same conversation of three segments:
+
+    initiator                      responder
+    primed     --PRIME--x                          opens NAT A, dies on the way
+    answered   <--------FIRE--     fires           a SYN, a SYN-ACK, or a signal
+               --ANSWER------->    proven          the peer got our FIRE, and we got its answer
+               <------COMMIT--     chosen          the peer got our ANSWER
+
+While a script waits, `again` re-sends its last word at 150 ms, 390 ms, 774 ms, ...: no technique waits for a
+kernel's retransmission. A re-fired segment is harmless: the peer's NAT was primed before we were told to fire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec
+
+from punchd.words.effects import Clear, ClosePair, Effect, Tell
+from punchd.words.events import (
+    ACK,
+    BY_WINDOW,
+    RST,
+    SYN,
+    SYN_ACK,
+    Connected,
+    DeadlinePassed,
+    EffectFailed,
+    IcmpSeen,
+    PairEvent,
+    Readable,
+    SegmentSeen,
+    Signal,
+    SignalSeen,
+    SocketFailed,
+)
+from punchd.words.notification import Offer, Syn
+
+P = ParamSpec("P")
+ScriptEvent = PairEvent | DeadlinePassed
+Script = Generator[None, ScriptEvent, None]
+Waiting = Generator[None, ScriptEvent, ScriptEvent]
+Wanted = Callable[[ScriptEvent], bool]
+
+FIRST_REFIRE_S = 0.150
+REFIRE_GROWTH = 1.6
+REFIRE_CEILING_S = 2.0
+SEQ_MASK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all pairs of an attempt share. `hole_ttl`: hops after which a primer dies."""
+
+    initiating: bool
+    nonce: bytes
+    hole_ttl: int = 2
+    blind: bool = False
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the packets of one pair did, for the verdict; nothing else is remembered of them."""
+
+    own_syn: bool = False
+    own_syn_ack: bool = False
+    peer_syn: bool = False
+    peer_syn_ack: bool = False
+    signals: int = 0
+    rst_ttl: int | None = None
+    icmp: tuple[int, int, str] | None = None
+    errno: int | None = None
+    failed_effect: str | None = None
+
+    def heard(self) -> bool:
+        """Whether the peer itself was heard at all."""
+        return self.peer_syn or self.peer_syn_ack or self.signals > 0
+
+
+class Pair:
+    """A candidate pair (RFC 8445) and the script that works on it."""
+
+    __slots__ = (
+        "_again",
+        "_interval",
+        "answered",
+        "closed",
+        "committed",
+        "connected",
+        "deadline",
+        "early",
+        "evidence",
+        "fail_cause",
+        "fail_code",
+        "fired_at",
+        "given",
+        "handshake",
+        "index",
+        "now",
+        "offer",
+        "outbox",
+        "primed",
+        "proven",
+        "rcv_nxt",
+        "reach_at",
+        "script",
+        "snd_nxt",
+        "syn",
+        "terms",
+    )  # fmt: skip
+
+    def __init__(self, index: int, offer: Offer, terms: Terms, outbox: list[Effect]) -> None:
+        self.index = index
+        self.offer = offer
+        self.terms = terms
+        self.outbox = outbox
+        self.evidence = Evidence()
+        self.script: Script | None = None
+        self.now = 0.0
+        self.deadline: float | None = None
+        self.fired_at: float | None = None
+        self.reach_at: float | None = None
+        self.syn: Syn | None = None
+        self.snd_nxt: int | None = None
+        self.rcv_nxt: int | None = None
+        self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
+        self.early = self.given = self.handshake = False
+        self.fail_code: str | None = None
+        self.fail_cause = ""
+        self._again: Callable[[], None] | None = None
+        self._interval = FIRST_REFIRE_S
+
+    # -- what scripts say ------------------------------------------------------------------------------------
+
+    @property
+    def hole(self) -> int:
+        """TTL of a primer: past our own NAT, short of the peer's."""
+        return self.terms.hole_ttl
+
+    @property
+    def blind(self) -> bool:
+        """No ring: this host sees no segments, only what its sockets say."""
+        return self.terms.blind
+
+    def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Ask for an effect on this pair."""
+        self.outbox.append(make(self.index, *args, **kwargs))
+
+    def tell(self, signal: Signal, ttl: int | None = None) -> None:
+        """Signal the peer's punchd on the path. Sequence SND.UNA-1: no kernel takes it into the stream."""
+        if signal is Signal.FIRE or signal is Signal.ANSWER:
+            self.mark_fired()
+        seq = ((self.snd_nxt or 0) - 1) & SEQ_MASK
+        self.outbox.append(Tell(self.index, signal, ttl, seq, self.rcv_nxt or 0))
+
+    def mark_fired(self) -> None:
+        """The round trip is measured from here (the first time only)."""
+        if self.fired_at is None:
+            self.fired_at = self.now
+
+    def say_primed(self, syn: Syn | None = None) -> None:
+        """The hole is open; the peer may be told."""
+        self.primed, self.syn = True, syn
+
+    def say_answered(self, *, early: bool = False, handshake: bool = False) -> None:
+        """The peer's FIRE came and was answered: from here on the responder may choose this pair.
+
+        `early`: the socket is ESTABLISHED at once, though the peer has not proved that it hears us.
+        `handshake`: when the kernel calls it ESTABLISHED, the peer's kernel has acknowledged our answer.
+        """
+        self.mark_fired()
+        self.answered, self.early, self.handshake = True, early, handshake
+
+    def say_proven(self) -> None:
+        """The peer's answer came: both directions work."""
+        self.proven = True
+
+    def fail(self, code: str, cause: str) -> None:
+        """This pair is lost for a reason that no waiting mends."""
+        self.fail_code, self.fail_cause, self.deadline = code, cause, None
+
+    def until(self, wanted: Wanted, again: Callable[[], None] | None = None, within_s: float | None = None) -> Waiting:
+        """Wait for an event, re-sending with `again` meanwhile.
+
+        With `within_s` instead, a DeadlinePassed is returned when the time is over.
+        """
+        if within_s is not None:
+            self.deadline = self.now + within_s
+        elif again is not None:
+            self._interval = FIRST_REFIRE_S
+            self.deadline = self.now + self._interval
+        else:
+            self.deadline = None
+        while True:
+            event = yield
+            if isinstance(event, DeadlinePassed):
+                if again is None:
+                    self.deadline = None
+                    return event
+                again()
+                self._interval = min(self._interval * REFIRE_GROWTH, REFIRE_CEILING_S)
+                self.deadline = self.now + self._interval
+            elif wanted(event):
+                self.deadline = None
+                return event
+
+    def repeat(self, stimulus: Wanted, again: Callable[[], None]) -> Script:
+        """Until the attempt ends this pair: answer each repeated stimulus, and unasked with growing pauses."""
+        while True:
+            yield from self.until(stimulus, again)
+            again()
+
+    # -- what the attempt says -------------------------------------------------------------------------------
+
+    def feed(self, event: ScriptEvent, now: float) -> None:
+        """Take one event: evidence first, then the script."""
+        if self.closed or self.script is None:
+            return
+        self.now = now
+        event = self._witness(event)
+        if self.fail_code is not None:
+            return
+        try:
+            self.script.send(event)
+        except StopIteration:
+            self.script = None
+
+    def start(self, script: Script, now: float) -> None:
+        """Run the script to its first wait."""
+        self.script, self.now = script, now
+        try:
+            next(script)
+        except StopIteration:
+            self.script = None
+
+    def close(self) -> None:
+        """End the script; clear our NAT's mapping with a RST that dies on the way; let go of the port."""
+        if self.closed:
+            return
+        self.closed, self.deadline = True, None
+        if self.script is not None:
+            self.script.close()
+            self.script = None
+        if self.snd_nxt is not None and not self.blind and not self.given:
+            self.do(Clear, ttl=self.hole, seq=self.snd_nxt)
+        self.do(ClosePair)
+
+    def release(self) -> None:
+        """The socket is the application's: end the script, clear nothing, stop watching."""
+        self.given = True
+        self.close()
+
+    def rtt_ms(self) -> float | None:
+        """Path round trip, from our FIRE or ANSWER to the peer's reaction."""
+        if self.fired_at is None or self.reach_at is None:
+            return None
+        return round((self.reach_at - self.fired_at) * 1000, 2)
+
+    def _witness(self, event: ScriptEvent) -> ScriptEvent:
+        seen = self.evidence
+        match event:
+            case SegmentSeen():
+                return self._witness_segment(event)
+            case SignalSeen():
+                self._heard_signal(event.signal)
+            case Connected():
+                self.connected = True
+                if self.handshake or not self.terms.initiating:
+                    self.reach_at = self.now
+            case SocketFailed():
+                seen.errno = event.errno
+                if not self.connected:
+                    self.fail(
+                        "reset-by-peer-side" if event.errno in _RESET else "socket-lost",
+                        _errno_cause(event.errno),
+                    )
+            case IcmpSeen():
+                seen.icmp = (event.type, event.code, event.sender)
+            case EffectFailed():
+                seen.failed_effect = event.effect
+                self.fail(event.code, event.cause)
+            case Readable():
+                self.committed = True
+            case DeadlinePassed():
+                pass
+        return event
+
+    def _witness_segment(self, event: SegmentSeen) -> ScriptEvent:
+        seen, kind = self.evidence, event.flags & (SYN_ACK | RST)
+        if event.outgoing:
+            if kind == SYN:
+                seen.own_syn, self.snd_nxt = True, (event.seq + 1) & SEQ_MASK
+            elif kind == SYN_ACK:
+                seen.own_syn_ack = True
+                self.snd_nxt, self.rcv_nxt = (event.seq + 1) & SEQ_MASK, event.ack
+            return event
+        if event.flags & RST:
+            if seen.rst_ttl is None:
+                seen.rst_ttl = event.ttl
+        elif kind == SYN:
+            seen.peer_syn, self.rcv_nxt = True, (event.seq + 1) & SEQ_MASK
+        elif kind == SYN_ACK:
+            seen.peer_syn_ack = True
+            self.rcv_nxt = (event.seq + 1) & SEQ_MASK
+        elif self.snd_nxt is not None and self.rcv_nxt is not None:
+            signal = BY_WINDOW.get(event.window)
+            right = event.seq == (self.rcv_nxt - 1) & SEQ_MASK and event.ack == self.snd_nxt
+            if signal is not None and right:
+                self._heard_signal(signal)
+                return SignalSeen(self.index, signal)
+        return event
+
+    def _heard_signal(self, signal: Signal) -> None:
+        self.evidence.signals |= 1 << signal
+        if signal is Signal.COMMIT:
+            self.committed = True
+        if signal is not Signal.FIRE and self.reach_at is None:
+            self.reach_at = self.now
+
+
+def secret_number(nonce: bytes, label: str) -> int:
+    """A 32-bit number that both peers derive from the nonce and nobody else can (BLAKE2s, RFC 7693)."""
+    return int.from_bytes(hashlib.blake2s(label.encode(), key=nonce, digest_size=4).digest(), "big")
+
+
+def secret_tag(nonce: bytes, label: str) -> bytes:
+    """Eight bytes that both peers derive from the nonce and nobody else can."""
+    return hashlib.blake2s(label.encode(), key=nonce, digest_size=8).digest()
+
+
+# -- predicates for `until` ----------------------------------------------------------------------------------
+
+
+def own(flags: int) -> Wanted:
+    """A segment of ours with exactly these of SYN, ACK and RST left this host."""
+    return lambda event: isinstance(event, SegmentSeen) and event.outgoing and event.flags & (SYN | ACK | RST) == flags
+
+
+def peers(flags: int) -> Wanted:
+    """A segment of the peer's with exactly these of SYN, ACK and RST arrived."""
+    return lambda event: (
+        isinstance(event, SegmentSeen) and not event.outgoing and event.flags & (SYN | ACK | RST) == flags
+    )
+
+
+def signal(which: Signal) -> Wanted:
+    """The peer's punchd signalled."""
+    return lambda event: isinstance(event, SignalSeen) and event.signal is which
+
+
+def connected(event: ScriptEvent) -> bool:
+    """The kernel calls the socket ESTABLISHED."""
+    return isinstance(event, Connected)
+
+
+def never(event: ScriptEvent) -> bool:
+    """Nothing ends this wait but the attempt."""
+    return False
+
+
+_RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
+
+
+def _errno_cause(errno: int) -> str:
+    return os.strerror(errno)

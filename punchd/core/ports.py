@@ -1,0 +1,37 @@
+"""Draws the ports of both sides so that no 4-tuple is used twice.
+Binds nothing: whether a port is free is the edge's to find out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from punchd.words.addresses import CONNECT_PORTS, LISTEN_PORTS, PortRange
+
+
+class Dice(Protocol):
+    """Chance, given from outside; random.Random and secrets.SystemRandom fit."""
+
+    def randrange(self, stop: int, /) -> int: ...
+
+
+class Ports:
+    """Walks all pairs (own port, peer's port) of two ranges before any comes again.
+
+    State that an attempt leaves in a NAT blocks its 4-tuple (a tracked SYN stays 120 s), hence the walk; it
+    starts at a random place so that a restarted daemon does not meet the tuples of its former life.
+    """
+
+    __slots__ = ("_connect", "_counters", "_listen", "_offsets")
+
+    def __init__(self, dice: Dice, connect: PortRange = CONNECT_PORTS, listen: PortRange = LISTEN_PORTS) -> None:
+        self._connect, self._listen = connect, listen
+        self._counters = [dice.randrange(len(connect)), dice.randrange(len(listen))]
+        self._offsets = [dice.randrange(len(connect)), dice.randrange(len(connect))]
+
+    def draw(self, *, listens: bool) -> tuple[int, int]:
+        """The next (own, peer's) ports; a listener's own port comes from the listeners' range."""
+        own, kind = (self._listen, 1) if listens else (self._connect, 0)
+        turn, place = divmod(self._counters[kind], len(own))
+        self._counters[kind] += 1
+        peer = (self._offsets[kind] + turn + place * 7919) % len(self._connect)
+        return own.low + place, self._connect.low + peer

@@ -1,0 +1,56 @@
+"""tcp-midstream: no handshake at all; both ends are put into ESTABLISHED by TCP_REPAIR.
+Passes NATs that pick up a connection in its middle (Linux's nf_conntrack_tcp_loose, its default), even where every
+inbound SYN is dropped; not NATs that demand a SYN first.
+
+      A            NAT A           NAT B            B
+      |---PRIME---->|--x             |              |   a bare ACK that dies; A holds no socket yet
+      |             |                |              |   B makes its socket at once: a stray would be reset otherwise
+      |<------------|----------------|<----FIRE-----|
+      | make the socket              |              |
+      |---ANSWER----|--------------->|------------->|
+      |<------------|----------------|<---COMMIT----|
+
+Both sequence numbers come from the notification's nonce, so nobody else can guess them.
+"""
+
+from __future__ import annotations
+
+from punchd.core.pair import Pair, Script, never, secret_number, signal
+from punchd.words.effects import Materialise
+from punchd.words.events import Signal
+
+NAME = "tcp-midstream"
+NEEDS = frozenset({"ring", "raw", "repair"})
+
+
+def initiator(pair: Pair) -> Script:
+    _number(pair)
+    pair.tell(Signal.PRIME, ttl=pair.hole)
+    pair.say_primed()
+    yield from pair.until(signal(Signal.FIRE))
+    _materialise(pair)
+    pair.tell(Signal.ANSWER)
+    pair.say_answered(early=True)
+    yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
+
+
+def responder(pair: Pair) -> Script:
+    _number(pair)
+    _materialise(pair)
+    pair.tell(Signal.FIRE)
+    yield from pair.until(signal(Signal.ANSWER), again=lambda: pair.tell(Signal.FIRE))
+    pair.say_proven()
+    yield from pair.until(never)
+
+
+def _number(pair: Pair) -> None:
+    nonce, ports = pair.terms.nonce, f"{pair.offer.initiator_port}-{pair.offer.responder_port}"
+    a, b = secret_number(nonce, f"A {ports}"), secret_number(nonce, f"B {ports}")
+    pair.snd_nxt, pair.rcv_nxt = (a, b) if pair.terms.initiating else (b, a)
+
+
+def _materialise(pair: Pair) -> None:
+    assert pair.snd_nxt is not None
+    assert pair.rcv_nxt is not None
+    pair.do(Materialise, snd_nxt=pair.snd_nxt, rcv_nxt=pair.rcv_nxt)
+    pair.connected = True

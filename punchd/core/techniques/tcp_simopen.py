@@ -1,0 +1,75 @@
+"""tcp-simopen: simultaneous open, primed (Ford, Srisuresh, Kegel 2005, with a low-TTL first SYN).
+Needs no privilege; sees more with the ring. Does not work where NAT A drops inbound SYNs.
+
+      A            NAT A           NAT B            B
+      |---SYN------>|--x             |              |   dies on the way; A's socket stays in SYN_SENT, TTL left low:
+      |             |                |              |   no retransmission of the kernel may reach a punishing NAT
+      |<------------|----------------|<-----SYN-----|
+      |---SYN-ACK-->|--x             |              |   our stack answers, still at hole range ...
+      |---SYN-ACK---|--------------->|------------->|   ... so the captured answer goes out again, at full range
+      |<------------|----------------|<--ACK,COMMIT-|
+"""
+
+from __future__ import annotations
+
+from punchd.core.pair import Pair, Script, connected, never, own, peers
+from punchd.words.effects import Abort, Connect, Resend, SetTtl
+from punchd.words.events import SYN, SYN_ACK, SegmentSeen
+
+NAME = "tcp-simopen"
+NEEDS: frozenset[str] = frozenset()
+
+# The kernel retransmits a SYN after 1 s (tcp_timeouts.h, TCP_TIMEOUT_INIT); a blind initiator, whose TTL is
+# already raised, starts afresh before that could reach a punishing NAT.
+_REPRIME_S = 0.9
+
+
+def initiator(pair: Pair) -> Script:
+    pair.do(Connect, ttl=pair.hole)
+    if pair.blind:
+        yield from _blind_initiator(pair)
+        return
+    pair.say_primed()
+    answer = yield from pair.until(own(SYN_ACK))
+    assert isinstance(answer, SegmentSeen)
+    pair.do(SetTtl, ttl=None)
+    pair.do(Resend, answer.segment)
+    pair.say_answered(handshake=True)
+    yield from pair.repeat(peers(SYN), again=lambda: pair.do(Resend, answer.segment))
+
+
+def responder(pair: Pair) -> Script:
+    pair.do(Connect, ttl=None)
+    yield from connecting(pair)
+
+
+def connecting(pair: Pair) -> Script:
+    """A connect() at full range, its SYN re-fired until the answer comes: the responder of three techniques."""
+    pair.mark_fired()
+    if pair.blind:
+        yield from pair.until(connected)
+    else:
+        syn = yield from pair.until(own(SYN))
+        assert isinstance(syn, SegmentSeen)
+        yield from pair.until(lambda _: pair.connected and pair.evidence.peer_syn_ack,
+                              again=lambda: pair.do(Resend, syn.segment))  # fmt: skip
+    pair.say_proven()
+    yield from pair.until(never)
+
+
+def _blind_initiator(pair: Pair) -> Script:
+    """Without the ring nobody tells us of B's SYN: the TTL goes up at once, and the kernel itself answers."""
+
+    def reprime() -> None:
+        pair.do(Abort)
+        pair.do(Connect, ttl=pair.hole)
+        pair.do(SetTtl, ttl=None)
+
+    pair.do(SetTtl, ttl=None)
+    pair.say_primed()
+    while not pair.connected:
+        yield from pair.until(connected, within_s=_REPRIME_S)
+        if not pair.connected:
+            reprime()
+    pair.say_answered(handshake=True)
+    yield from pair.until(never)

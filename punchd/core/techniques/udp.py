@@ -1,0 +1,47 @@
+"""udp: the same conversation in datagrams (Ford, Srisuresh, Kegel 2005, with a low-TTL primer).
+Passes NATs whose mapping for the drawn port is known to both; needs no privilege.
+
+      A            NAT A           NAT B            B
+      |---PRIME---->|--x             |              |
+      |<------------|----------------|<----FIRE-----|
+      |---ANSWER----|--------------->|------------->|
+      |<------------|----------------|<---COMMIT----|
+"""
+
+from __future__ import annotations
+
+from punchd.core.pair import Pair, Script, never, secret_tag, signal
+from punchd.words.effects import OpenDatagram
+from punchd.words.events import Signal
+
+NAME = "udp"
+NEEDS: frozenset[str] = frozenset()
+
+# A mapping that saw one packet may live for 30 s only (Hätönen et al. 2010): prime again well before.
+_REPRIME_S = 12.0
+
+
+def initiator(pair: Pair) -> Script:
+    _open(pair)
+    pair.tell(Signal.PRIME, ttl=pair.hole)
+    pair.say_primed()
+    while not pair.evidence.signals:
+        yield from pair.until(signal(Signal.FIRE), within_s=_REPRIME_S)
+        if not pair.evidence.signals:
+            pair.tell(Signal.PRIME, ttl=pair.hole)
+    pair.tell(Signal.ANSWER)
+    pair.say_answered()
+    yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
+
+
+def responder(pair: Pair) -> Script:
+    _open(pair)
+    pair.tell(Signal.FIRE)
+    yield from pair.until(signal(Signal.ANSWER), again=lambda: pair.tell(Signal.FIRE))
+    pair.say_proven()
+    yield from pair.until(never)
+
+
+def _open(pair: Pair) -> None:
+    pair.do(OpenDatagram, tag=secret_tag(pair.terms.nonce, "udp"))
+    pair.connected = True

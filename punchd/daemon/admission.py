@@ -1,0 +1,167 @@
+"""From a parsed request to an attempt: who may ask, whether it makes sense, under which limits.
+Performs nothing on the network and words no outcome; an attempt that it lets in belongs to the driver."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from ipaddress import IPv4Address
+
+from punchd.core import plan
+from punchd.core.attempt import Initiating, Responding
+from punchd.core.pair import Terms
+from punchd.core.ports import Dice, Ports
+from punchd.core.techniques import TECHNIQUES
+from punchd.daemon.config import Config
+from punchd.daemon.host import Host
+from punchd.edge import sockets
+from punchd.wire.peer import decode_notification
+from punchd.words.addresses import why_no_target
+from punchd.words.errors import Code, HostError, PeerError, RequestError
+from punchd.words.notification import NONCE_LEN, Notification
+from punchd.words.requests import Initiate, Respond
+
+NONCES_REMEMBERED = 65_536
+NONCE_LIFE_S = 3600.0
+
+
+class Admission:
+    """The gate in front of the driver; keeps the budgets and the memory of notifications already acted on."""
+
+    def __init__(self, config: Config, host: Host, dice: Dice) -> None:
+        self._config, self._host = config, host
+        self._ports = Ports(dice)
+        self._open: dict[int, int] = {}
+        self._nonces: OrderedDict[bytes, float] = OrderedDict()
+
+    def enter(self, uid: int) -> None:
+        """Count one more open attempt of this user. RequestError: too-many-attempts."""
+        held = self._open.get(uid, 0)
+        if held >= self._config.attempts_per_uid:
+            raise RequestError(
+                Code.TOO_MANY_ATTEMPTS,
+                f"user {uid} has {held} open attempts, as many as one user may have",
+                cause={"limit": self._config.attempts_per_uid},
+            )
+        self._open[uid] = held + 1
+
+    def leave(self, uid: int) -> None:
+        """One attempt of this user has ended."""
+        left = self._open[uid] - 1
+        if left:
+            self._open[uid] = left
+        else:
+            del self._open[uid]
+
+    def initiating(self, request: Initiate) -> Initiating:
+        """An attempt for the request. RequestError or HostError say why not."""
+        remote = request.peer[0].address
+        self._check_target(remote, "peer")
+        techniques = self._techniques(request)
+        local = self._route(remote)
+        return Initiating(
+            terms=self._terms(initiating=True, nonce=os.urandom(NONCE_LEN)),
+            local=local,
+            public=self._public(request, local),
+            remote=remote,
+            techniques=techniques,
+            ports=self._ports,
+            timeout_s=request.timeout_ms / 1000,
+            now=time.monotonic(),
+            early=request.early,
+            in_turn=bool(request.techniques),
+        )
+
+    def responding(self, request: Respond) -> Responding:
+        """An attempt for the peer's notification. PeerError, RequestError or HostError say why not."""
+        notification = decode_notification(request.notification, request.secret)
+        self._check_sender(notification, request)
+        offered = {offer.technique for offer in notification.offers}
+        runnable = frozenset(name for name in offered if TECHNIQUES[name].needs <= self._host.able)
+        if not runnable:
+            lacking = {name: sorted(TECHNIQUES[name].needs - self._host.able) for name in sorted(offered)}
+            raise PeerError(
+                Code.NO_COMMON_TECHNIQUE,
+                f"the peer offers {', '.join(sorted(offered))}, none of which can run on this host",
+                cause={"missing": lacking},
+            )
+        attempt = Responding(
+            terms=self._terms(initiating=False, nonce=notification.nonce),
+            local=self._route(notification.initiator),
+            notification=notification,
+            runnable=runnable,
+            timeout_s=request.timeout_ms / 1000,
+            now=time.monotonic(),
+        )
+        self._remember(notification.nonce)
+        return attempt
+
+    def _terms(self, *, initiating: bool, nonce: bytes) -> Terms:
+        blind = not {"ring", "raw"} <= self._host.able
+        return Terms(initiating, nonce, self._config.hole_ttl, blind)
+
+    def _techniques(self, request: Initiate) -> list[str]:
+        for name in request.techniques:
+            if name not in TECHNIQUES:
+                raise RequestError(
+                    Code.BAD_VALUE, f"techniques: there is no technique {name!r}", advice=_TECHNIQUES_ADVICE
+                )
+            if TECHNIQUES[name].transport != request.transport:
+                raise RequestError(Code.BAD_VALUE, f"techniques: {name} is not for transport {request.transport}")
+        runnable, missing = plan.choose(request.techniques or None, request.transport, self._host.able)
+        if not runnable:
+            raise HostError(Code.NOT_CAPABLE, "no technique asked for can run on this host", cause={"missing": missing})
+        return runnable
+
+    def _check_target(self, address: str, key: str) -> None:
+        reason = why_no_target(address, allow_private=self._config.allow_private)
+        if reason is not None:
+            raise RequestError(Code.TARGET_REFUSED, f"{key}: {address} is {reason}; nothing is sent there")
+
+    def _check_sender(self, notification: Notification, request: Respond) -> None:
+        address = notification.initiator
+        self._check_target(address, "notification")
+        if request.from_ and not any(IPv4Address(address) in prefix for prefix in request.from_):
+            raise RequestError(
+                Code.TARGET_REFUSED,
+                f"the notification comes from {address}, which is not within `from`",
+                advice="widen `from`, or distrust the sender of this notification",
+            )
+        known = self._nonces.get(notification.nonce)
+        if known is not None and known > time.monotonic():
+            raise RequestError(Code.ALREADY_RESPONDED, "this notification has been responded to; nothing was sent")
+
+    def _remember(self, nonce: bytes) -> None:
+        now = time.monotonic()
+        self._nonces[nonce] = now + NONCE_LIFE_S
+        while self._nonces:
+            oldest, expires = next(iter(self._nonces.items()))
+            if expires > now and len(self._nonces) <= NONCES_REMEMBERED:
+                break
+            del self._nonces[oldest]
+
+    def _route(self, remote: str) -> str:
+        try:
+            return sockets.source_address(remote)
+        except OSError as error:
+            raise HostError(
+                Code.HOST_REFUSED,
+                f"this host has no route to {remote}: {error.strerror}",
+                advice="check the routes (ip route get)",
+                cause={"call": "connect", "errno": error.errno},
+            ) from error
+
+    def _public(self, request: Initiate, local: str) -> str:
+        address = request.self_[0].address if request.self_ else self._config.public or local
+        reason = why_no_target(address, allow_private=self._config.allow_private)
+        if reason is not None:
+            raise RequestError(
+                Code.BAD_VALUE,
+                f"self: {address} is {reason}; the peer could not send there",
+                advice="give `self`, this host's public address as the rendezvous server sees it",
+            )
+        return address
+
+
+_TECHNIQUES_ADVICE = "one of " + ", ".join(TECHNIQUES)

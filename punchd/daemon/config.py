@@ -1,0 +1,31 @@
+"""How one daemon is set up: options with their defaults, and nothing else.
+Reads no file and no environment; __main__ does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from punchd.words.addresses import PUNCH_PORTS, PortRange
+
+DEFAULT_SOCKET = "/tmp/punchd.socket"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One daemon's settings.
+
+    hole_ttl          hops after which a primer dies: past our own NAT, short of the peer's
+    public            this host's public address, where neither the caller nor the route tells it
+    allow_private     whether private addresses may be targets (RFC 1918, RFC 6598)
+    attempts_per_uid  open attempts that one user may have
+    journal           folder for one journal per attempt; None writes none
+    """
+
+    socket: str = DEFAULT_SOCKET
+    group: str | None = None
+    hole_ttl: int = 2
+    ports: PortRange = PUNCH_PORTS
+    public: str | None = None
+    allow_private: bool = False
+    attempts_per_uid: int = 20_000
+    journal: str | None = None

@@ -1,0 +1,412 @@
+"""Runs attempts: feeds each its events, performs its effects by table, arms its one timer.
+Decides nothing: what to do next is the core's, who may ask is admission's.
+
+One driver serves all attempts. The path of news: ring, queue or socket -> token -> (run, pair) -> Attempt.step ->
+effects -> the table below -> edges. A failed effect comes back as an EffectFailed event before the next one is
+performed for that pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from punchd.core.attempt import Attempt
+from punchd.daemon.held import Held
+from punchd.daemon.host import Host
+from punchd.edge import native, sockets
+from punchd.words import effects as do
+from punchd.words import events as seen
+from punchd.words.errors import Code
+from punchd.words.notification import Notification
+from punchd.words.outcomes import Failed, Progress, Punched
+
+FULL_TTL = 64
+_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}
+
+
+class Caller(Protocol):
+    """Who is told how an attempt goes."""
+
+    def notification(self, notification: Notification) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+    def early(self, fd: int, technique: str, local: str, remote: str) -> None: ...
+    def punched(self, outcome: Punched, fd: int | None) -> None: ...
+    def failed(self, outcome: Failed) -> None: ...
+    def ended(self) -> None: ...
+
+
+class Journal(Protocol):
+    """Where a run's steps are written, if anybody asked."""
+
+    def step(self, event: seen.Event, now: float, state: str, effects: list[do.Effect]) -> None: ...
+    def close(self) -> None: ...
+
+
+class Run:
+    """One attempt at work: its machine, its pairs' descriptors, its timer."""
+
+    __slots__ = ("attempt", "busy", "caller", "held", "inbox", "journal", "timer", "timer_at")
+
+    def __init__(self, attempt: Attempt, caller: Caller, journal: Journal | None) -> None:
+        self.attempt, self.caller, self.journal = attempt, caller, journal
+        self.held: dict[int, Held] = {}
+        self.inbox: deque[seen.Event] = deque()
+        self.busy = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = 0.0
+
+
+class Driver:
+    """Performs effects for all attempts of the daemon on the host's shared descriptors."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, host: Host, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._loop, self._host, self._clock = loop, host, clock
+        self._tokens: dict[int, tuple[Run, Held]] = {}
+        self._tuples: set[tuple[int, str, int, bool]] = set()
+        self._ports: dict[int, int] = {}
+        self._next_token = 1
+        self.runs: set[Run] = set()
+        self._table: dict[type[Any], Callable[[Run, Any], None]] = {
+            do.OpenPair: self._open_pair, do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
+            do.Materialise: self._materialise, do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl,
+            do.Resend: self._resend, do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear,
+            do.ClosePair: self._close_pair, do.Notify: self._notify, do.Report: self._report,
+            do.HandOver: self._hand_over, do.Finish: self._finish,
+        }  # fmt: skip
+        if host.ring is not None:
+            loop.add_reader(host.ring.fileno(), self._drain_ring)
+        if host.queue is not None:
+            loop.add_reader(host.queue.fileno(), host.queue.read)
+
+    # -- what admission and the edges call -----------------------------------------------------------------------
+
+    def launch(self, attempt: Attempt, caller: Caller, journal: Journal | None = None) -> Run:
+        """Begin an attempt; its caller hears everything else."""
+        run = Run(attempt, caller, journal)
+        self.runs.add(run)
+        run.busy = True
+        self._perform(run, attempt.begin())
+        run.busy = False
+        self.feed(run, seen.Settled())
+        return run
+
+    def feed(self, run: Run, event: seen.Event) -> None:
+        """Step the attempt with this event and with all that its effects bring about."""
+        run.inbox.append(event)
+        if run.busy:
+            return  # called from within a step of the same run: that step goes on with it
+        run.busy = True
+        while run.inbox and not run.attempt.done:
+            event, now = run.inbox.popleft(), self._clock()
+            effects = run.attempt.step(event, now)
+            if run.journal is not None:
+                run.journal.step(event, now, run.attempt.state.name, effects)
+            self._perform(run, effects)
+        run.busy = False
+        if run.attempt.done:
+            self._end(run)
+        else:
+            self._arm(run)
+
+    def close(self, code: Code) -> None:
+        """End every attempt and let go of the shared descriptors' readers."""
+        for run in list(self.runs):
+            self.feed(run, seen.Cancelled(code))
+        if self._host.ring is not None:
+            self._loop.remove_reader(self._host.ring.fileno())
+        if self._host.queue is not None:
+            self._loop.remove_reader(self._host.queue.fileno())
+
+    def _perform(self, run: Run, effects: list[do.Effect]) -> None:
+        failed: set[int] = set()
+        for effect in effects:
+            pair: int | None = getattr(effect, "pair", None)
+            if pair in failed and not isinstance(effect, do.ClosePair):
+                continue
+            try:
+                self._table[type(effect)](run, effect)
+            except OSError as error:
+                if pair is None or isinstance(effect, do.Clear):
+                    continue
+                failed.add(pair)
+                run.inbox.append(_effect_failed(pair, effect, error))
+
+    def _arm(self, run: Run) -> None:
+        deadline = run.attempt.deadline
+        if deadline is None or (run.timer is not None and run.timer_at <= deadline):
+            return  # an earlier timer finds out by itself that it came too early
+        if run.timer is not None:
+            run.timer.cancel()
+        run.timer_at = deadline
+        run.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._on_timer, run)
+
+    def _on_timer(self, run: Run) -> None:
+        run.timer = None
+        deadline = run.attempt.deadline
+        if deadline is not None and deadline <= self._clock() + 0.0005:
+            self.feed(run, seen.DeadlinePassed())
+        else:
+            self._arm(run)
+
+    def _end(self, run: Run) -> None:
+        if run not in self.runs:
+            return
+        self.runs.discard(run)
+        if run.timer is not None:
+            run.timer.cancel()
+            run.timer = None
+        for held in list(run.held.values()):
+            self._let_go(run, held)
+        if run.journal is not None:
+            run.journal.close()
+        run.caller.ended()
+
+    def _drain_ring(self) -> None:
+        assert self._host.ring is not None
+        for record in self._host.ring.drain():
+            known = self._tokens.get(record.token)
+            if known is None:
+                continue
+            run, held = known
+            if isinstance(record, native.SeenIcmp):
+                event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
+            else:
+                event = seen.SegmentSeen(
+                    held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
+                    record.raw, record.mss, record.window_scale, record.sack_permitted,
+                    None if record.timestamps is None else record.timestamps[0],
+                )  # fmt: skip
+            self.feed(run, event)
+
+    # -- effects, in the order of words/effects.py ---------------------------------------------------------------
+
+    def _open_pair(self, run: Run, effect: do.OpenPair) -> None:
+        stream = effect.technique != "udp"
+        if not effect.ours:
+            self._refuse_port(effect, stream=stream)
+        key = (effect.local_port, effect.remote_address, effect.remote_port, stream)
+        if key in self._tuples:
+            raise OSError(errno.EEXIST, "another attempt works on this 4-tuple")
+        held = Held(
+            effect.pair, self._next_token, run.attempt.local, effect.local_port, effect.remote_address,
+            effect.remote_port, stream=stream,
+        )  # fmt: skip
+        self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
+        self._next_token += 1
+        self._tuples.add(key)
+        self._ports[effect.local_port] = self._ports.get(effect.local_port, 0) + 1
+        self._tokens[held.token] = (run, held)
+        run.held[effect.pair] = held
+
+    def _connect(self, run: Run, effect: do.Connect) -> None:
+        held = run.held[effect.pair]
+        held.sock = sockets.connecting(held.local, held.remote, effect.ttl)
+        self._loop.add_writer(held.sock, self._on_writable, run, held)
+
+    def _abort(self, run: Run, effect: do.Abort) -> None:
+        held = run.held[effect.pair]
+        if held.sock is not None:
+            self._loop.remove_writer(held.sock)
+            held.sock.close()
+            held.sock = None
+
+    def _listen(self, run: Run, effect: do.Listen) -> None:
+        held = run.held[effect.pair]
+        held.listener = sockets.listening(held.local, held.remote[0])
+        self._loop.add_reader(held.listener, self._on_acceptable, run, held)
+
+    def _materialise(self, run: Run, effect: do.Materialise) -> None:
+        held = run.held[effect.pair]
+        held.sock = sockets.materialised(held.local, held.remote, snd_nxt=effect.snd_nxt, rcv_nxt=effect.rcv_nxt)
+        self._watch_stream(run, held)
+
+    def _open_datagram(self, run: Run, effect: do.OpenDatagram) -> None:
+        held = run.held[effect.pair]
+        held.sock, held.tag = sockets.datagram(held.local, held.remote), effect.tag
+        self._loop.add_reader(held.sock, self._on_datagram, run, held)
+
+    def _set_ttl(self, run: Run, effect: do.SetTtl) -> None:
+        sock = run.held[effect.pair].sock
+        if sock is not None:
+            sockets.set_ttl(sock, effect.ttl)
+
+    def _resend(self, run: Run, effect: do.Resend) -> None:
+        if self._host.raw is not None:
+            self._host.raw.send([native.retouch(effect.segment, effect.ttl or FULL_TTL)])
+
+    def _inject(self, run: Run, effect: do.Inject) -> None:
+        assert self._host.raw is not None
+        held, syn = run.held[effect.pair], effect.syn
+        self._host.raw.send([
+            native.Segment(
+                src=held.remote[0], dst=held.local[0], src_port=held.remote[1], dst_port=held.local[1],
+                seq=syn.seq, window=syn.window, flags=native.FLAG_SYN, mss=syn.mss, window_scale=syn.window_scale,
+                sack_permitted=syn.sack_permitted, timestamps=None if syn.timestamp is None else (syn.timestamp, 0),
+            )
+        ])  # fmt: skip
+
+    def _tell(self, run: Run, effect: do.Tell) -> None:
+        held = run.held.get(effect.pair)
+        if held is None:
+            return
+        if not held.stream:
+            if held.sock is not None:
+                assert held.tag is not None
+                sockets.send_datagram(held.sock, held.tag + bytes([effect.signal]), effect.ttl)
+        elif self._host.raw is not None:
+            window = seen.WINDOWS[effect.signal]
+            self._send(held, native.FLAG_ACK, effect.seq, effect.ack, window, effect.ttl or FULL_TTL)
+
+    def _clear(self, run: Run, effect: do.Clear) -> None:
+        held = run.held.get(effect.pair)
+        if held is not None and held.stream and self._host.raw is not None:
+            self._send(held, native.FLAG_RST, effect.seq, 0, 0, effect.ttl)
+
+    def _close_pair(self, run: Run, effect: do.ClosePair) -> None:
+        held = run.held.get(effect.pair)
+        if held is not None:
+            self._let_go(run, held)
+
+    def _notify(self, run: Run, effect: do.Notify) -> None:
+        run.caller.notification(effect.notification)
+
+    def _report(self, run: Run, effect: do.Report) -> None:
+        run.caller.progress(effect.progress)
+
+    def _hand_over(self, run: Run, effect: do.HandOver) -> None:
+        held = run.held[effect.pair]
+        fd = self._take_socket(held)
+        if effect.early:
+            run.caller.early(fd, effect.technique, held.local_name, held.remote_name)
+        else:
+            assert effect.outcome is not None
+            run.caller.punched(effect.outcome, fd)
+
+    def _finish(self, run: Run, effect: do.Finish) -> None:
+        if isinstance(effect.outcome, Punched):
+            run.caller.punched(effect.outcome, None)
+        else:
+            run.caller.failed(effect.outcome)
+
+    # -- sockets ---------------------------------------------------------------------------------------------------
+
+    def _on_writable(self, run: Run, held: Held) -> None:
+        assert held.sock is not None
+        self._loop.remove_writer(held.sock)
+        failure = sockets.failure(held.sock)
+        if failure:
+            self.feed(run, seen.SocketFailed(held.pair, failure))
+            return
+        self._watch_stream(run, held)
+        self.feed(run, seen.Connected(held.pair))
+
+    def _on_acceptable(self, run: Run, held: Held) -> None:
+        assert held.listener is not None
+        sock = sockets.accept(held.listener, held.remote)
+        if sock is None:
+            return
+        self._loop.remove_reader(held.listener)
+        held.listener.close()
+        held.listener, held.sock = None, sock
+        self._watch_stream(run, held)
+        self.feed(run, seen.Connected(held.pair))
+
+    def _watch_stream(self, run: Run, held: Held) -> None:
+        """The initiator takes stream data as the responder's choice; the responder needs no such hint."""
+        if run.attempt.terms.initiating:
+            assert held.sock is not None
+            self._loop.add_reader(held.sock, self._on_stream_readable, run, held)
+
+    def _on_stream_readable(self, run: Run, held: Held) -> None:
+        assert held.sock is not None
+        self._loop.remove_reader(held.sock)
+        failure = sockets.failure(held.sock)
+        event = seen.SocketFailed(held.pair, failure) if failure else seen.Readable(held.pair)
+        self.feed(run, event)
+
+    def _on_datagram(self, run: Run, held: Held) -> None:
+        while held.sock is not None and held.tag is not None:
+            signal = sockets.read_tagged(held.sock, held.tag)
+            if signal is None:
+                return
+            if signal in _SIGNALS:
+                self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal)))
+            elif signal == sockets.STRANGER:
+                self._loop.remove_reader(held.sock)
+                self.feed(run, seen.Readable(held.pair))
+                return
+
+    def _take_socket(self, held: Held) -> int:
+        assert held.sock is not None
+        self._unwatch(held)
+        sock, held.sock = held.sock, None
+        sockets.restore(sock, held.tag)
+        return sock.detach()
+
+    def _unwatch(self, held: Held) -> None:
+        if held.sock is not None:
+            self._loop.remove_writer(held.sock)
+            self._loop.remove_reader(held.sock)
+
+    def _let_go(self, run: Run, held: Held) -> None:
+        """Close what the pair holds without a packet, forget its 4-tuple."""
+        self._unwatch(held)
+        if held.sock is not None:
+            sock, held.sock = held.sock, None
+            if held.stream and "repair" in self._host.able:
+                sockets.close_silently(sock)
+            else:
+                sock.close()
+        if held.listener is not None:
+            self._loop.remove_reader(held.listener)
+            held.listener.close()
+            held.listener = None
+        self._host.flows.drop(*held.flow_local, **held.flow_rest)
+        self._tokens.pop(held.token, None)
+        self._tuples.discard((held.local[1], *held.remote, held.stream))
+        left = self._ports.get(held.local[1], 1) - 1
+        if left:
+            self._ports[held.local[1]] = left
+        else:
+            self._ports.pop(held.local[1], None)
+        del run.held[held.pair]
+
+    def _refuse_port(self, effect: do.OpenPair, *, stream: bool) -> None:
+        """A port that the peer names must be of the punch range and serve nothing here."""
+        if effect.local_port not in self._host.ports:
+            raise OSError(errno.EACCES, f"port {effect.local_port} is outside of the punch range {self._host.ports}")
+        if effect.local_port not in self._ports and not sockets.is_free(effect.local_port, stream=stream):
+            raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
+
+    def _send(self, held: Held, flags: int, seq: int, ack: int, window: int, ttl: int) -> None:
+        assert self._host.raw is not None
+        self._host.raw.send([
+            native.Segment(
+                src=held.local[0], dst=held.remote[0], src_port=held.local[1], dst_port=held.remote[1],
+                seq=seq, ack=ack, window=window, flags=flags, ttl=ttl,
+            )
+        ])  # fmt: skip
+
+
+_SIGNALS = frozenset(int(signal) for signal in seen.Signal)
+
+
+def _effect_failed(pair: int, effect: do.Effect, error: OSError) -> seen.EffectFailed:
+    if isinstance(effect, do.OpenPair) and error.errno == errno.EACCES:
+        code = Code.PORT_REFUSED
+    elif error.errno in _TAKEN:
+        code = Code.PORT_TAKEN
+    elif error.errno in _DESCRIPTORS:
+        code = Code.OUT_OF_DESCRIPTORS
+    else:
+        code = Code.HOST_REFUSED
+    name = type(effect).__name__
+    return seen.EffectFailed(pair, name, code, f"{name}: {error.strerror or error}")

@@ -1,0 +1,45 @@
+"""What the driver holds for one pair: its 4-tuple and its descriptors.
+Opens and closes nothing by itself."""
+
+from __future__ import annotations
+
+import socket
+from typing import TypedDict
+
+
+class _Rest(TypedDict):
+    remote: str
+    remote_port: int
+    protocol: int
+
+
+class Held:
+    """A pair's hold on this host. `sock` is the one that will be handed over, once there is one."""
+
+    __slots__ = ("listener", "local", "pair", "remote", "sock", "stream", "tag", "token")
+
+    def __init__(
+        self, pair: int, token: int, local: str, local_port: int, remote: str, remote_port: int, *, stream: bool
+    ) -> None:
+        self.pair, self.token, self.stream = pair, token, stream
+        self.local, self.remote = (local, local_port), (remote, remote_port)
+        self.sock: socket.socket | None = None
+        self.listener: socket.socket | None = None
+        self.tag: bytes | None = None
+
+    @property
+    def flow_local(self) -> tuple[str, int]:
+        return self.local
+
+    @property
+    def flow_rest(self) -> _Rest:
+        protocol = socket.IPPROTO_TCP if self.stream else socket.IPPROTO_UDP
+        return _Rest(remote=self.remote[0], remote_port=self.remote[1], protocol=protocol)
+
+    @property
+    def local_name(self) -> str:
+        return f"{self.local[0]}:{self.local[1]}"
+
+    @property
+    def remote_name(self) -> str:
+        return f"{self.remote[0]}:{self.remote[1]}"

@@ -1,0 +1,180 @@
+"""One caller's connection: its open requests, and what each of them is told.
+Knows no packets and no sockets: attempts are the driver's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from punchd.edge.connection import Connection
+from punchd.wire import replies
+from punchd.wire.peer import encode_notification
+from punchd.words.errors import Code, PunchdError, RequestError
+from punchd.words.events import Cancelled
+from punchd.words.notification import Notification
+from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.requests import Cancel, Initiate, Notify, Ping, Request, Respond, Status
+
+if TYPE_CHECKING:
+    from punchd.core.attempt import Attempt
+    from punchd.daemon.driver import Run
+    from punchd.daemon.service import Service
+
+log: Any = structlog.get_logger()
+
+_ADVICE = {str(code): code.advice for code in Code}
+
+
+class Session:
+    """The requests of one connection. Ids are the caller's, and free again after the final reply."""
+
+    __slots__ = ("_calls", "_open", "_service", "connection")
+
+    def __init__(self, service: Service, connection: Connection) -> None:
+        self._service, self.connection = service, connection
+        self._open: dict[str, Call] = {}
+        self._calls: dict[type[Any], Callable[[Any], None]] = {
+            Initiate: self._initiate, Respond: self._respond, Notify: self._notify, Cancel: self._cancel,
+            Status: self._status, Ping: self._ping,
+        }  # fmt: skip
+
+    def handle(self, request: Request) -> None:
+        """Act on one request; every failure becomes its final line."""
+        if request.id in self._open:
+            self._refuse(request.id, RequestError(Code.ID_IN_USE, f"request {request.id!r} is still open"))
+            return
+        try:
+            self._calls[type(request)](request)
+        except PunchdError as error:
+            self._refuse(request.id, error)
+
+    def half_closed(self) -> None:
+        """No more requests will come: the connection goes when the last open one has ended."""
+        if not self._open:
+            self.connection.finish()
+
+    def closed(self) -> None:
+        """The caller is gone: all its attempts are cancelled."""
+        for call in list(self._open.values()):
+            self._service.driver.feed(call.run, Cancelled(Code.CANCELLED))
+
+    def ended(self, id_: str) -> None:
+        """A request had its final line."""
+        self._open.pop(id_, None)
+        if self.connection.half_closed and not self._open:
+            self.connection.finish()
+
+    def runs(self) -> list[Call]:
+        """The open attempts."""
+        return list(self._open.values())
+
+    def _initiate(self, request: Initiate) -> None:
+        self._start(request.id, request.secret, lambda: self._service.admission.initiating(request))
+
+    def _respond(self, request: Respond) -> None:
+        self._start(request.id, request.secret, lambda: self._service.admission.responding(request))
+
+    def _start(self, id_: str, secret: bytes | None, make: Callable[[], Attempt]) -> None:
+        service, uid = self._service, self.connection.credentials.uid
+        service.admission.enter(uid)
+        try:
+            attempt = make()
+        except PunchdError:
+            service.admission.leave(uid)
+            raise
+        call = Call(self, id_, uid, secret)
+        self._open[id_] = call
+        call.log.info("attempt begins", role=type(attempt).__name__.lower(), remote=attempt.remote)
+        service.launch(attempt, call)
+
+    def _notify(self, request: Notify) -> None:
+        self._attempt(request.attempt)
+        raise RequestError(
+            Code.BAD_VALUE, "notification: no technique of this attempt waits for a second message",
+            advice="carry only notifications that punchd gave out",
+        )  # fmt: skip
+
+    def _cancel(self, request: Cancel) -> None:
+        call = self._open.get(request.attempt)
+        if call is None:
+            self._answer(request.id, ended=True)
+            return
+        self._service.driver.feed(call.run, Cancelled(Code.CANCELLED))
+        self._answer(request.id)
+
+    def _status(self, request: Status) -> None:
+        self._answer(request.id, **self._service.status())
+
+    def _ping(self, request: Ping) -> None:
+        self._answer(request.id, **self._service.ping())
+
+    def _attempt(self, id_: str) -> Call:
+        call = self._open.get(id_)
+        if call is None:
+            raise RequestError(Code.NO_SUCH_ATTEMPT, f"this connection has no open attempt {id_!r}")
+        return call
+
+    def _answer(self, id_: str, **more: Any) -> None:
+        self.connection.send(replies.ok(id_, **more))
+
+    def _refuse(self, id_: str, error: PunchdError) -> None:
+        log.info("refused", id=id_, uid=self.connection.credentials.uid, code=error.code, message=error.message)
+        self.connection.send(replies.error(id_, error))
+
+
+class Call:
+    """One open attempt as its caller hears of it; the driver's `Caller`."""
+
+    __slots__ = ("_told", "id", "log", "run", "secret", "session", "uid")
+
+    run: Run
+
+    def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
+        self.session, self.id, self.uid, self.secret = session, id_, uid, secret
+        self._told = False
+        self.log: Any = log.bind(attempt=f"{session.connection.number}/{id_}", uid=uid)
+
+    def notification(self, notification: Notification) -> None:
+        text = encode_notification(notification, self.secret)
+        self.session.connection.send(replies.progress(self.id, "notify", notification=text))
+
+    def progress(self, progress: Progress) -> None:
+        failed = None
+        if progress.code is not None:
+            failed = Failed(progress.code, progress.message or "", "")
+            self.log.info("technique failed", technique=progress.technique, code=progress.code)
+        line = replies.progress(self.id, progress.stage, technique=progress.technique, failed=failed)
+        self.session.connection.send(line, droppable=True)
+
+    def early(self, fd: int, technique: str, local: str, remote: str) -> None:
+        self.log.info("handed over early", technique=technique)
+        line = replies.progress(self.id, "early", technique=technique, fds=1, local=local, remote=remote)
+        self.session.connection.send(line, fd)
+
+    def punched(self, outcome: Punched, fd: int | None) -> None:
+        self.log.info("punched", technique=outcome.technique, remote=str(outcome.remote), elapsed_ms=outcome.elapsed_ms)
+        line = replies.punched(
+            self.id, technique=outcome.technique, local=str(outcome.local), remote=str(outcome.remote),
+            rtt_ms=outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms,
+            fds=0 if fd is None else 1,
+        )  # fmt: skip
+        self.session.connection.send(line, fd)
+        self._final()
+
+    def failed(self, outcome: Failed) -> None:
+        self.log.info("failed", code=outcome.code, cause=outcome.cause)
+        advice = outcome.advice or _ADVICE.get(outcome.code, "")
+        failed = Failed(outcome.code, outcome.message, advice, outcome.cause)
+        self.session.connection.send(replies.error(self.id, failed))
+        self._final()
+
+    def ended(self) -> None:
+        self._final()
+        self.session._service.ended(self)
+
+    def _final(self) -> None:
+        if not self._told:
+            self._told = True
+            self.session.ended(self.id)

@@ -1,0 +1,383 @@
+"""The C module as typed Python: segments, flows, the capture ring, raw sending, TCP_REPAIR.
+It decides nothing, waits for nothing, and nothing else may import punchd._native.
+
+Every failure is an exception here: OSError with the call's name where the kernel refused,
+ValueError where bytes or values could not be what they were given for.
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
+
+from punchd._native import ffi, lib
+
+FLAG_FIN = lib.PUNCHD_FIN
+FLAG_SYN = lib.PUNCHD_SYN
+FLAG_RST = lib.PUNCHD_RST
+FLAG_PSH = lib.PUNCHD_PSH
+FLAG_ACK = lib.PUNCHD_ACK
+WINDOW_FIRE = lib.PUNCHD_WINDOW_FIRE
+WINDOW_ANSWER = lib.PUNCHD_WINDOW_ANSWER
+WINDOW_COMMIT = lib.PUNCHD_WINDOW_COMMIT
+
+_STATUS = {
+    lib.PUNCHD_TRUNCATED: "the bytes end before their header says",
+    lib.PUNCHD_MALFORMED: "a field holds what it cannot hold",
+    lib.PUNCHD_UNSUPPORTED: "well formed, but not of a kind that punchd handles",
+    lib.PUNCHD_NO_ROOM: "no room left",
+    lib.PUNCHD_ABSENT: "not there",
+}
+_SEGMENT_MAX = lib.PUNCHD_SEGMENT_MAX
+_NO_SCALE = lib.PUNCHD_NO_WINDOW_SCALE
+
+
+def _check(result: int, call: str) -> int:
+    if result >= 0:
+        return result
+    if result in _STATUS:
+        raise ValueError(f"{call}: {_STATUS[result]}")
+    raise OSError(-result, f"{call}: {os.strerror(-result)}")
+
+
+@lru_cache(maxsize=4096)
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET, address)
+
+
+@lru_cache(maxsize=4096)
+def _spelled(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET, packed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A TCP segment's headers. payload_len is known of parsed ones; built ones carry no payload."""
+
+    src: str
+    dst: str
+    src_port: int
+    dst_port: int
+    seq: int
+    ack: int = 0
+    window: int = 65535
+    flags: int
+    ttl: int = 64
+    payload_len: int = 0
+    mss: int | None = None
+    window_scale: int | None = None
+    sack_permitted: bool = False
+    timestamps: tuple[int, int] | None = None
+
+
+class Seen(NamedTuple):
+    """A segment of a known flow, as the ring saw it (a tuple, for these are made by the thousand)."""
+
+    token: int
+    outgoing: bool
+    flags: int
+    seq: int
+    ack: int
+    window: int
+    ttl: int
+    payload_len: int
+    raw: bytes
+    mss: int | None
+    window_scale: int | None
+    sack_permitted: bool
+    timestamps: tuple[int, int] | None
+    time_ns: int
+
+
+class SeenIcmp(NamedTuple):
+    """An ICMP error that quotes a packet of a known flow."""
+
+    token: int
+    type: int
+    code: int
+    sender: str
+    ttl: int
+    time_ns: int
+
+
+def build(segment: Segment) -> bytes:
+    """The segment as it goes on the wire, checksums and all."""
+    out = ffi.new("uint8_t[]", _SEGMENT_MAX)
+    c = ffi.new("struct punchd_segment *")
+    _fill_segment(c, segment)
+    return bytes(ffi.buffer(out, _check(lib.punchd_segment_build(c, out, _SEGMENT_MAX), "segment_build")))
+
+
+def parse(data: bytes | bytearray | memoryview) -> Segment:
+    """What an IP packet says, if it is a TCP segment whose headers are whole."""
+    c = ffi.new("struct punchd_segment *")
+    view = ffi.from_buffer(data)
+    _check(lib.punchd_segment_parse(view, len(view), c), "segment_parse")
+    return Segment(
+        src=_address(c.src), dst=_address(c.dst), src_port=c.src_port, dst_port=c.dst_port,
+        seq=c.seq, ack=c.ack, window=c.window, flags=c.flags, ttl=c.ttl, payload_len=c.payload_len,
+        mss=c.options.mss or None, window_scale=_scale(c.options),
+        sack_permitted=bool(c.options.sack_permitted), timestamps=_timestamps(c.options),
+    )  # fmt: skip
+
+
+def retouch(data: bytes | bytearray | memoryview, ttl: int) -> bytes:
+    """A captured segment without payload, with this TTL and whole checksums (captured ones are partial)."""
+    copy = bytearray(data)
+    view = ffi.from_buffer(copy)
+    return bytes(copy[: _check(lib.punchd_segment_retouch(view, len(view), ttl), "segment_retouch")])
+
+
+class Flows:
+    """From 4-tuples to nonzero tokens, with a fixed capacity; shared by the ring and the verdicts."""
+
+    __slots__ = ("_flow", "c")
+
+    def __init__(self, capacity: int) -> None:
+        table = lib.punchd_flows_new(capacity)
+        if table == ffi.NULL:
+            raise MemoryError(f"flows_new: no table of {capacity} flows")
+        self.c: Any = ffi.gc(table, lib.punchd_flows_free)
+        self._flow: Any = ffi.new("struct punchd_flow *")
+
+    def put(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int, token: int) -> None:
+        """Add a flow, or give it another token; ValueError when the table is full."""
+        _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
+        _check(lib.punchd_flows_put(self.c, self._flow, token), "flows_put")
+
+    def drop(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> bool:
+        """Forget a flow; False if it was not there."""
+        _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
+        return lib.punchd_flows_drop(self.c, self._flow) == lib.PUNCHD_OK
+
+    def get(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> int:
+        """The token, or 0."""
+        _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
+        return lib.punchd_flows_get(self.c, self._flow)
+
+    def get_quoted(self, packet: bytes | bytearray | memoryview) -> int:
+        """The token of the flow that a whole ICMP error packet quotes, or 0."""
+        view = ffi.from_buffer(packet)
+        return lib.punchd_flows_get_quoted(self.c, view, len(view))
+
+    def __len__(self) -> int:
+        return lib.punchd_flows_count(self.c)
+
+
+class Ring:
+    """The capture ring of the whole daemon. Readable while frames wait; drain() empties it."""
+
+    __slots__ = ("_c", "_flows", "_records", "_rounds")
+    _BATCH = 256
+
+    def __init__(self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = 4096) -> None:
+        out = ffi.new("struct punchd_ring **")
+        _check(lib.punchd_ring_open(port_lo, port_hi, hole_ttl, frames, out), "ring_open")
+        self._c: Any = out[0]
+        self._flows = flows
+        self._records: Any = ffi.new("struct punchd_record[]", self._BATCH)
+        self._rounds = frames // self._BATCH + 1
+
+    def fileno(self) -> int:
+        return lib.punchd_ring_fd(self._open())
+
+    def drain(self) -> list[Seen | SeenIcmp]:
+        """All that waits, at most about one ring full: under a flood the descriptor stays readable."""
+        ring, records, seen = self._open(), self._records, list[Seen | SeenIcmp]()
+        for _ in range(self._rounds):
+            n = _check(lib.punchd_ring_drain(ring, self._flows.c, records, self._BATCH), "ring_drain")
+            seen.extend(_seen(records[i]) for i in range(n))
+            if n < self._BATCH:
+                break
+        return seen
+
+    def drops(self) -> int:
+        """Frames lost since opening because the ring was full."""
+        out = ffi.new("uint64_t *")
+        _check(lib.punchd_ring_drops(self._open(), out), "ring_drops")
+        return int(out[0])
+
+    def detach(self) -> None:
+        """Keep no further frame (for a test of a daemon that captures nothing)."""
+        _check(lib.punchd_ring_detach(self._open()), "ring_detach")
+
+    def close(self) -> None:
+        c, self._c = self._c, ffi.NULL
+        lib.punchd_ring_close(c)
+
+    def _open(self) -> Any:
+        if self._c == ffi.NULL:
+            raise ValueError("the ring is closed")
+        return self._c
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+class RawSender:
+    """The raw socket that crafted segments leave by. One to an own address is an injection."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self) -> None:
+        self._fd = _check(lib.punchd_raw_open(), "raw_open")
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def send(self, segments: Sequence[Segment | bytes]) -> int:
+        """Send in order; how many left. Fewer than given means that the next one was refused: send the
+        rest to learn why. OSError if the first one was."""
+        if self._fd < 0:
+            raise ValueError("the sender is closed")
+        crafted = [segment for segment in segments if isinstance(segment, Segment)]
+        if len(crafted) == len(segments):
+            return self._send_crafted(crafted)
+        return self._send_raw([build(item) if isinstance(item, Segment) else item for item in segments])
+
+    def _send_crafted(self, segments: list[Segment]) -> int:
+        structs = ffi.new("struct punchd_segment[]", len(segments))
+        for i, segment in enumerate(segments):
+            _fill_segment(structs[i], segment)
+        return _check(lib.punchd_send_segments(self._fd, structs, len(segments)), "send_segments")
+
+    def _send_raw(self, packets: list[bytes]) -> int:
+        stride = max(map(len, packets))
+        data = ffi.from_buffer(b"".join(packet.ljust(stride, b"\0") for packet in packets))
+        lens = ffi.new("uint16_t[]", [len(packet) for packet in packets])
+        result = lib.punchd_send_burst(self._fd, data, len(data), stride, lens, len(packets))
+        return _check(result, "send_burst")
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+def repair_open(
+    local: str,
+    local_port: int,
+    *,
+    remote: str,
+    remote_port: int,
+    snd_nxt: int,
+    rcv_nxt: int,
+    snd_wnd: int = 65535,
+    mss: int = 1360,
+    window_scale: int = 7,
+    sack_permitted: bool = True,
+    ttl: int = 0,
+    probe: bool = False,
+) -> int:
+    """An ESTABLISHED socket out of nothing; the descriptor is the caller's. ttl 0 is the kernel's default.
+
+    It is non-blocking and close-on-exec, bears IP_MINTTL 2, and SO_REUSEADDR off.
+    """
+    c = ffi.new("struct punchd_repair *")
+    flow = ffi.addressof(c, "flow")
+    _fill_flow(flow, local, local_port, remote=remote, remote_port=remote_port, protocol=socket.IPPROTO_TCP)
+    c.snd_nxt = snd_nxt
+    c.rcv_nxt = rcv_nxt
+    c.snd_wnd = snd_wnd
+    c.mss = mss
+    c.window_scale = window_scale
+    c.sack_permitted = sack_permitted
+    c.ttl = ttl
+    c.probe = probe
+    return _check(lib.punchd_repair_open(c), "repair_open")
+
+
+def repair_drop(fd: int) -> None:
+    """Close a connection without a packet; the descriptor is closed in any case."""
+    _check(lib.punchd_repair_drop(fd), "repair_drop")
+
+
+def repair_probe(fd: int) -> None:
+    """Send a window probe at once; the stream stays untouched, and so does SO_REUSEADDR."""
+    _check(lib.punchd_repair_probe(fd), "repair_probe")
+
+
+def attach_peer_filter(fd: int, address: str) -> None:
+    """Let the socket take packets of this address alone (before listen: accepted sockets inherit it)."""
+    out = ffi.new("struct punchd_insn[]", lib.PUNCHD_FILTER_MAX)
+    peer = _packed(address).ljust(16, b"\0")
+    n = _check(lib.punchd_filter_peer(peer, 4, out, len(out)), "filter_peer")
+    _check(lib.punchd_filter_attach(fd, out, n), "filter_attach")
+
+
+def attach_tag_filter(fd: int, tag: bytes) -> None:
+    """Let the UDP socket drop datagrams that begin with this tag, 8 to 16 bytes."""
+    out = ffi.new("struct punchd_insn[]", lib.PUNCHD_FILTER_MAX)
+    n = _check(lib.punchd_filter_tagged(tag, len(tag), out, len(out)), "filter_tagged")
+    _check(lib.punchd_filter_attach(fd, out, n), "filter_attach")
+
+
+def detach_filter(fd: int) -> None:
+    _check(lib.punchd_filter_detach(fd), "filter_detach")
+
+
+def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> None:
+    ffi.memmove(c.local, _packed(local), 4)
+    ffi.memmove(c.remote, _packed(remote), 4)
+    c.local_port = local_port
+    c.remote_port = remote_port
+    c.family = 4
+    c.protocol = protocol
+
+
+def _fill_segment(c: Any, segment: Segment) -> None:
+    ffi.memmove(c.src, _packed(segment.src), 4)
+    ffi.memmove(c.dst, _packed(segment.dst), 4)
+    c.src_port = segment.src_port
+    c.dst_port = segment.dst_port
+    c.seq = segment.seq
+    c.ack = segment.ack
+    c.window = segment.window
+    c.flags = segment.flags
+    c.ttl = segment.ttl
+    c.family = 4
+    c.payload_len = segment.payload_len
+    options = c.options
+    options.mss = segment.mss or 0
+    options.window_scale = _NO_SCALE if segment.window_scale is None else segment.window_scale
+    options.sack_permitted = segment.sack_permitted
+    options.timestamps = segment.timestamps is not None
+    options.ts_val, options.ts_ecr = segment.timestamps or (0, 0)
+
+
+def _seen(record: Any) -> Seen | SeenIcmp:
+    if record.kind == lib.PUNCHD_RECORD_ICMP:
+        quote = record.quote
+        return SeenIcmp(record.token, quote.type, quote.code, _address(quote.sender), quote.ttl, record.time_ns)
+    segment = record.segment
+    options = segment.options
+    return Seen(
+        record.token, bool(record.outgoing), segment.flags, segment.seq, segment.ack, segment.window,
+        segment.ttl, segment.payload_len, bytes(ffi.buffer(record.bytes, record.bytes_len)),
+        options.mss or None, _scale(options), bool(options.sack_permitted), _timestamps(options),
+        record.time_ns,
+    )  # fmt: skip
+
+
+def _address(field: Any) -> str:
+    return _spelled(bytes(ffi.buffer(field, 4)))
+
+
+def _scale(options: Any) -> int | None:
+    scale: int = options.window_scale
+    return None if scale == _NO_SCALE else scale
+
+
+def _timestamps(options: Any) -> tuple[int, int] | None:
+    return (options.ts_val, options.ts_ecr) if options.timestamps else None

@@ -1,0 +1,202 @@
+"""The sockets that are punched: opened, aimed, given back to the kernel's defaults.
+Waits for nothing and chooses nothing: each function is one step on one socket."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from punchd.edge import native
+
+IP_MINTTL = 21  # linux/in.h; Python has no name for it
+_MIN_TTL = 2
+_TAG_ROOM = 64
+STRANGER = -1
+
+
+def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None) -> socket.socket:
+    """A socket whose SYN has left when this returns.
+
+    IP_MINTTL keeps a time-exceeded from killing it: the kernel drops ICMP errors that quote a TTL below the
+    minimum (tcp_ipv4.c, tcp_v4_err). OSError: EADDRINUSE, EADDRNOTAVAIL (the 4-tuple is in TIME-WAIT), ENETUNREACH.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, _MIN_TTL)
+        if ttl is not None:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        sock.bind(local)
+        _begin_connect(sock, remote)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def listening(local: tuple[str, int], peer: str) -> socket.socket:
+    """A listener that the kernel lets nobody but `peer` reach: others' segments die in its socket filter.
+
+    Recent kernels (6.18 seen) refuse filters on TCP sockets to the unprivileged; `accept` turns strangers away then.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _filter_peer(sock, peer)
+        sock.bind(local)
+        sock.listen(4)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _filter_peer(sock: socket.socket, peer: str) -> None:
+    try:
+        native.attach_peer_filter(sock.fileno(), peer)
+    except PermissionError:
+        pass
+
+
+def accept(listener: socket.socket, peer: tuple[str, int]) -> socket.socket | None:
+    """The connection from `peer`, or None; one from another port of the peer is closed unread."""
+    try:
+        sock, address = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return None
+    if address != peer:
+        sock.close()
+        return None
+    sock.setblocking(False)
+    _drop_filter(sock)  # inherited from the listener; this one hears its peer alone anyway
+    return sock
+
+
+def _drop_filter(sock: socket.socket) -> None:
+    try:
+        native.detach_filter(sock.fileno())
+    except FileNotFoundError:
+        pass  # there was none
+
+
+def datagram(local: tuple[str, int], remote: tuple[str, int]) -> socket.socket:
+    """A UDP socket connected to the peer. OSError: EADDRINUSE."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(local)
+        sock.connect(remote)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def send_datagram(sock: socket.socket, data: bytes, ttl: int | None) -> None:
+    """One datagram; `ttl` None is the kernel's default. A refusal learnt from ICMP is not this one's, so try twice."""
+    ancillary = [] if ttl is None else [(socket.IPPROTO_IP, socket.IP_TTL, ttl.to_bytes(4, "little"))]
+    for attempt in (1, 2):
+        try:
+            sock.sendmsg([data], ancillary)
+        except ConnectionRefusedError:
+            if attempt == 2:
+                raise
+        else:
+            return
+
+
+def read_tagged(sock: socket.socket, tag: bytes) -> int | None:
+    """The signal of the next datagram if it bears the tag; None when nothing waits; STRANGER for other data.
+
+    Data without the tag is the application's: it stays in the queue.
+    """
+    while True:
+        try:
+            head = sock.recv(_TAG_ROOM, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
+                continue  # an ICMP error about an earlier datagram; reading it has cleared it
+            raise
+        if not head.startswith(tag):
+            return STRANGER
+        sock.recv(_TAG_ROOM)
+        if len(head) == len(tag) + 1:
+            return head[-1]
+
+
+def set_ttl(sock: socket.socket, ttl: int | None) -> None:
+    """None is the kernel's default (-1 restores net.ipv4.ip_default_ttl)."""
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, -1 if ttl is None else ttl)
+
+
+def failure(sock: socket.socket) -> int:
+    """The pending errno, 0 if there is none."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def restore(sock: socket.socket, tag: bytes | None = None) -> None:
+    """Every option back at the kernel's default, as the application expects of a fresh socket.
+
+    A UDP socket gets the one exception: a filter that drops late datagrams bearing the attempt's tag.
+    """
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, -1)
+    if tag is not None:
+        native.attach_tag_filter(sock.fileno(), tag)
+        while read_tagged(sock, tag) not in (None, STRANGER):
+            pass  # signals that came before the filter did; the application's data stays
+        failure(sock)
+        return
+    sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+def is_free(port: int, *, stream: bool) -> bool:
+    """Whether no socket serves the port. For TCP with SO_REUSEADDR: TIME-WAIT is no holder, a listener always is."""
+    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(stream))
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
+def source_address(target: str) -> str:
+    """The local address from which this host would send to `target`; OSError ENETUNREACH without a route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        probe.connect((target, 9))
+        return str(probe.getsockname()[0])
+
+
+def _begin_connect(sock: socket.socket, remote: tuple[str, int]) -> None:
+    result = sock.connect_ex(remote)
+    if result not in (0, errno.EINPROGRESS):
+        raise OSError(result, "connect")
+
+
+def unbound_stream() -> socket.socket:
+    """A TCP socket that is nothing yet."""
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+
+
+def enter_repair(sock: socket.socket) -> None:
+    """Switch TCP_REPAIR on. OSError EPERM without CAP_NET_ADMIN (tcp.c, tcp_can_repair_sock)."""
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+
+
+_TCP_REPAIR = 19
+
+
+def materialised(local: tuple[str, int], remote: tuple[str, int], *, snd_nxt: int, rcv_nxt: int) -> socket.socket:
+    """An ESTABLISHED socket made by TCP_REPAIR, without a packet."""
+    fd = native.repair_open(
+        local[0], local[1], remote=remote[0], remote_port=remote[1], snd_nxt=snd_nxt, rcv_nxt=rcv_nxt
+    )
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+
+
+def close_silently(sock: socket.socket) -> None:
+    """Close a stream socket in whatever state it is, without a packet (tcp.c, tcp_close in repair mode)."""
+    native.repair_drop(sock.detach())

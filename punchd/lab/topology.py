@@ -1,0 +1,289 @@
+"""The kernel lab's map: host a - NAT a - r1 - r2 - r3 - NAT b - host b, and a public server s on r2.
+
+It refuses to leave anything behind: namespaces, processes and captures end with the `with` block, however it
+ends, and it touches nothing outside the namespaces it made.
+
+    10.0.1.2   203.0.113.2   198.18.12.x   198.18.23.x   198.51.100.2   10.0.2.2
+    host a ------- NAT a ------- r1 ------- r2 ------- r3 ------- NAT b ------- host b
+                                            |
+                                            s 192.0.2.10
+
+A packet of TTL 2 from host a clears NAT a and dies at r1. Kinds without translation keep their box, as a
+plain router or filter, but the host behind it bears the public address itself. Delay and loss sit on r1-r2
+and r2-r3, half on each, so that a - b, and a - s - b, are one `delay_ms` long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from . import pages
+from .delayline import Impairment, start_line
+from .namespace import Echo, Namespace, batch, new_prefix, remove, show
+
+SERVER = "192.0.2.10"
+
+# A router that never heard of these must not carry untranslated packets by accident.
+_PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+
+_SYSCTLS = {
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+    "net.ipv4.icmp_ratelimit": "0",
+    "net.ipv4.icmp_msgs_per_sec": "1000000",
+    "net.ipv4.icmp_msgs_burst": "100000",
+}
+_ROUTER_SYSCTLS = _SYSCTLS | {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """The addresses on one side of the map."""
+
+    host: str
+    inside: str
+    outside: str
+    router: str
+    public: str
+    routed: str | None = None  # the subnet behind a box that does not translate
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """One end of a cable; without an address it belongs to a delay line."""
+
+    place: Namespace
+    interface: str
+    address: str
+
+
+def _edge(kind: str, *, number: int, public: str) -> _Edge:
+    if kind in pages.BARE:
+        return _Edge(
+            host=f"{public}.2/25",
+            inside=f"{public}.1/25",
+            outside=f"{public}.130/25",
+            router=f"{public}.129/25",
+            public=f"{public}.2",
+            routed=f"{public}.0/25",
+        )
+    return _Edge(
+        host=f"10.0.{number}.2/24",
+        inside=f"10.0.{number}.1/24",
+        outside=f"{public}.2/24",
+        router=f"{public}.1/24",
+        public=f"{public}.2",
+    )
+
+
+class Lab:
+    """Two hosts behind two NATs, for the length of a `with` block."""
+
+    def __init__(
+        self,
+        kind_a: str,
+        kind_b: str,
+        *,
+        delay_ms: float = 0.0,
+        jitter_ms: float = 0.0,
+        loss: float = 0.0,
+        reorder: float = 0.0,
+        duplicate: float = 0.0,
+        seed: int = 1,
+        pcap_dir: Path | None = None,
+        hosts_conntrack: bool = False,
+        echo: Echo | None = show,
+    ) -> None:
+        self.kind_a, self.kind_b = pages.check(kind_a), pages.check(kind_b)
+        self.impairment = Impairment(
+            delay_ms=delay_ms, jitter_ms=jitter_ms, loss=loss, reorder=reorder, duplicate=duplicate
+        )
+        self._seed, self._pcap_dir, self._echo = seed, pcap_dir, echo
+        self._hosts_conntrack = hosts_conntrack
+        self._edge_a = _edge(self.kind_a, number=1, public="203.0.113")
+        self._edge_b = _edge(self.kind_b, number=2, public="198.51.100")
+        self._lines: dict[str, list[str]] = {}
+        self._old_handler: Callable[[int, FrameType | None], Any] | int | None = None
+        self.prefix = new_prefix()
+        self.public_a, self.public_b = self._edge_a.public, self._edge_b.public
+        self.a = self._namespace("a", self._edge_a.host)
+        self.nat_a = self._namespace("nat-a", self._edge_a.outside)
+        self.r1 = self._namespace("r1", "198.18.12.1")
+        self.r2 = self._namespace("r2", "198.18.12.2")
+        self.r3 = self._namespace("r3", "198.18.23.3")
+        self.nat_b = self._namespace("nat-b", self._edge_b.outside)
+        self.b = self._namespace("b", self._edge_b.host)
+        self.server = self._namespace("s", SERVER)
+        self._line = self._namespace("line", "") if self.impairment else None
+
+    @property
+    def namespaces(self) -> tuple[Namespace, ...]:
+        places = (self.a, self.nat_a, self.r1, self.r2, self.r3, self.nat_b, self.b, self.server)
+        return (*places, self._line) if self._line else places
+
+    def __enter__(self) -> Lab:
+        self._catch_sigterm()
+        try:
+            self._build()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _namespace(self, role: str, address: str) -> Namespace:
+        return Namespace(self.prefix + role, _bare(address), echo=self._echo)
+
+    def _build(self) -> None:
+        self._draw()
+        batch(
+            [f"netns add {place.name}" for place in self.namespaces] + self._lines.pop(""),
+            inside=None,
+            echo=self._echo,
+        )
+        for place in self.namespaces:
+            settings = _SYSCTLS if place in (self.a, self.b) else _ROUTER_SYSCTLS
+            for key, value in settings.items():
+                place.sysctl(key, value)
+        for name, lines in self._lines.items():
+            batch(lines, inside=name, echo=self._echo)
+        self._load(self.nat_a, self.kind_a, self._edge_a)
+        self._load(self.nat_b, self.kind_b, self._edge_b)
+        if self._hosts_conntrack:
+            for host in (self.a, self.b):
+                host.sysctl("net.netfilter.nf_conntrack_tcp_loose", "1")
+                host.nft(pages.rules("_host", {}))
+        if self._pcap_dir:
+            self._capture(self._pcap_dir)
+        if self._line:
+            for router, interface in ((self.r1, "r2"), (self.r2, "r1"), (self.r2, "r3"), (self.r3, "r2")):
+                # a forwarder in userspace needs whole checksums, and frames that fit the wire
+                router.run(["ethtool", "-K", interface, "tx", "off"])
+            half = self.impairment.half()
+            start_line(self._line, "r1-r2", "r2-r1", half, seed=self._seed)
+            start_line(self._line, "r2-r3", "r3-r2", half, seed=self._seed + 1)
+
+    def _draw(self) -> None:
+        """Put down each `ip` line under the namespace it runs in; '' is here."""
+        self._lines = {"": [], **{place.name: ["link set lo up"] for place in self.namespaces}}
+        for host, nat, router, edge in (
+            (self.a, self.nat_a, self.r1, self._edge_a),
+            (self.b, self.nat_b, self.r3, self._edge_b),
+        ):
+            self._wire(_End(host, "eth0", edge.host), _End(nat, "inside", edge.inside))
+            self._wire(_End(nat, "outside", edge.outside), _End(router, "nat", edge.router))
+            self._route(host, "default", edge.inside)
+            self._route(nat, "default", edge.router)
+            if edge.routed:
+                self._route(router, edge.routed, edge.outside)
+        r1, r2, r3 = self.r1, self.r2, self.r3
+        self._wire(_End(r1, "r2", "198.18.12.1/24"), _End(r2, "r1", "198.18.12.2/24"), line=True)
+        self._wire(_End(r2, "r3", "198.18.23.2/24"), _End(r3, "r2", "198.18.23.3/24"), line=True)
+        self._wire(_End(self.server, "eth0", f"{SERVER}/24"), _End(r2, "s", "192.0.2.1/24"))
+        self._route(self.server, "default", "192.0.2.1")
+        self._route(self.r1, "default", "198.18.12.2")
+        self._route(self.r3, "default", "198.18.23.2")
+        self._route(self.r2, "203.0.113.0/24", "198.18.12.1")
+        self._route(self.r2, "198.51.100.0/24", "198.18.23.3")
+        for router in (self.r1, self.r2, self.r3):
+            self._lines[router.name] += [f"route add blackhole {subnet}" for subnet in _PRIVATE]
+
+    def _wire(self, left: _End, right: _End, *, line: bool = False) -> None:
+        """One cable. Neighbours are permanent: no first packet waits for ARP, none is lost with it."""
+        if line and self._line:
+            near = _End(self._line, f"{right.interface}-{left.interface}", "")
+            far = _End(self._line, f"{left.interface}-{right.interface}", "")
+            self._cable(left, near)
+            self._cable(right, far)
+        else:
+            self._cable(left, right)
+        for end, peer in ((left, right), (right, left)):
+            self._lines[end.place.name] += [
+                f"addr add {end.address} dev {end.interface}",
+                f"neigh add {_bare(peer.address)} lladdr {_mac(peer)} nud permanent dev {end.interface}",
+            ]
+
+    def _cable(self, left: _End, right: _End) -> None:
+        mac = f"address {_mac(right)} " if right.address else ""
+        self._lines[""].append(
+            f"link add {left.interface} address {_mac(left)} netns {left.place.name} type veth"
+            f" peer name {right.interface} {mac}netns {right.place.name}"
+        )
+        for end in (left, right):
+            self._lines[end.place.name].append(f"link set {end.interface} up")
+
+    def _route(self, place: Namespace, subnet: str, gateway: str) -> None:
+        self._lines[place.name].append(f"route add {subnet} via {_bare(gateway)}")
+
+    def _load(self, nat: Namespace, kind: str, edge: _Edge) -> None:
+        for key, value in pages.sysctls(kind).items():
+            nat.sysctl(key, value)
+        variables = {
+            "inside": '"inside"',
+            "outside": '"outside"',
+            "host": _bare(edge.host),
+            "public": edge.public,
+        }
+        nat.nft(pages.rules(kind, variables))
+
+    def _capture(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        captures = []
+        for place in self.namespaces:
+            role = place.name.removeprefix(self.prefix)
+            argv = ["tcpdump", "-i", "any", "-n", "-U", "--immediate-mode", "-Z", "root", "-w"]
+            captures.append(place.popen([*argv, str(folder / f"{role}.pcap")], stderr=subprocess.PIPE, text=True))
+        for capture in captures:
+            # it says so once it listens; a lab that starts earlier loses its first packets
+            assert capture.stderr is not None
+            while (line := capture.stderr.readline()) and "listening on" not in line:
+                pass
+            if not line:
+                raise RuntimeError(f"tcpdump ended at once with {capture.wait()}; is it installed?")
+
+    def _catch_sigterm(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._old_handler = signal.signal(signal.SIGTERM, _leave)
+
+    def _remove(self) -> None:
+        """Undo everything; a second Ctrl-C does not interrupt it."""
+        main = threading.current_thread() is threading.main_thread()
+        old_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+        try:
+            for place in self.namespaces:
+                with contextlib.suppress(OSError):
+                    place.stop_children()
+            remove([place.name for place in self.namespaces], echo=self._echo)
+        finally:
+            if main:
+                signal.signal(signal.SIGINT, old_interrupt)
+                signal.signal(signal.SIGTERM, self._old_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _bare(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _mac(end: _End) -> str:
+    """A MAC in which the IPv4 address can be read: 10.0.1.2 is 02:00:0a:00:01:02."""
+    return "02:00:" + ":".join(f"{int(octet):02x}" for octet in _bare(end.address).split("."))

@@ -1,0 +1,186 @@
+"""The notification: from words to a short line of text and back.
+Hostile input: it is parsed strictly, whole or not at all, and trusted only as far as its seal goes.
+
+    notification = base64url without padding of
+        magic "p1" | version u8 | flags u8 | nonce 16 | initiator 4 | responder 4 | patience_ms u32 | count u8
+        count times: technique u8 | initiator port u16 | responder port u16 | [SYN]
+        seal: keyed 16 bytes BLAKE2s (RFC 7693) with the applications' secret, or unkeyed, against accident only
+    SYN (tcp-syni only) = seq u32 | window u16 | mss u16 | window scale u8 | options u8 | timestamp u32
+
+All numbers are big-endian. A later version may differ after the first three bytes only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import struct
+
+from punchd.words.errors import Code, PeerError
+from punchd.words.notification import NONCE_LEN, OFFERS_MAX, Notification, Offer, Syn
+
+VERSION = 1
+TEXT_MAX = 1024
+
+_MAGIC = b"p1"
+_HEAD = struct.Struct(f"!2sBB{NONCE_LEN}s4s4sIB")
+_OFFER = struct.Struct("!BHH")
+_SYN = struct.Struct("!IHHBBI")
+_SEAL_LEN = 16
+_IN_TURN, _BLIND, _KEYED, _UDP = 1, 2, 4, 8
+_NO_SCALE = 255
+_SACK, _TIMESTAMP, _MSS = 1, 2, 4
+_SYN_OPTIONS = _SACK | _TIMESTAMP | _MSS
+
+# Numbers on the wire; a number is never given to another technique.
+_NUMBERS = {"tcp-direct": 1, "tcp-simopen": 2, "tcp-nutss": 3, "tcp-syni": 4, "tcp-midstream": 5, "udp": 16}
+_NAMES = {number: name for name, number in _NUMBERS.items()}
+_LOWEST_PORT = 1024
+
+
+def encode_notification(notification: Notification, secret: bytes | None = None) -> str:
+    """The text that the applications carry."""
+    flags = (
+        (_IN_TURN if notification.in_turn else 0)
+        | (_BLIND if notification.blind else 0)
+        | (_KEYED if secret is not None else 0)
+        | (_UDP if notification.transport == "udp" else 0)
+    )
+    head = _HEAD.pack(
+        _MAGIC,
+        VERSION,
+        flags,
+        notification.nonce,
+        ipaddress.IPv4Address(notification.initiator).packed,
+        ipaddress.IPv4Address(notification.responder).packed,
+        notification.patience_ms,
+        len(notification.offers),
+    )
+    body = head + b"".join(_encode_offer(offer) for offer in notification.offers)
+    return base64.urlsafe_b64encode(body + _seal(body, secret)).rstrip(b"=").decode("ascii")
+
+
+def decode_notification(text: str, secret: bytes | None = None) -> Notification:
+    """The words again. PeerError: notification-broken, notification-version or notification-forged."""
+    data = _decode_text(text)
+    if len(data) >= 3 and data[:2] == _MAGIC and data[2] != VERSION:
+        raise PeerError(
+            Code.NOTIFICATION_VERSION,
+            f"the peer's punchd speaks version {data[2]} of the notification, this one version {VERSION}",
+            cause={"theirs": data[2], "ours": VERSION},
+        )
+    if len(data) < _HEAD.size + _SEAL_LEN or data[:2] != _MAGIC:
+        raise _broken("it is too short or does not begin as a notification")
+    body, seal = data[:-_SEAL_LEN], data[-_SEAL_LEN:]
+    _check_seal(body, seal, secret, keyed=bool(body[3] & _KEYED))
+    return _decode_body(body)
+
+
+def _decode_text(text: str) -> bytes:
+    if len(text) > TEXT_MAX or not text.isascii():
+        raise _broken(f"it is no base64url text of at most {TEXT_MAX} characters")
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise _broken(f"it is not base64url: {error}") from error
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") != text:
+        raise _broken("it is not spelled canonically")
+    return data
+
+
+def _check_seal(body: bytes, seal: bytes, secret: bytes | None, *, keyed: bool) -> None:
+    if keyed and secret is None:
+        raise PeerError(Code.NOTIFICATION_FORGED, "the notification is sealed with a secret, and none was given here")
+    if secret is not None and not keyed:
+        raise PeerError(
+            Code.NOTIFICATION_FORGED, "a secret was given here, but the notification is not sealed with one"
+        )
+    if not hmac.compare_digest(seal, _seal(body, secret)):
+        if keyed:
+            raise PeerError(
+                Code.NOTIFICATION_FORGED, "the notification was not sealed with this secret, or was altered"
+            )
+        raise _broken("its checksum is wrong: it was altered on its way")
+
+
+def _decode_body(body: bytes) -> Notification:
+    _, _, flags, nonce, initiator, responder, patience_ms, count = _HEAD.unpack_from(body)
+    if flags & ~(_IN_TURN | _BLIND | _KEYED | _UDP):
+        raise _broken("it has unknown flags")
+    if not 1 <= count <= OFFERS_MAX:
+        raise _broken(f"it makes {count} offers; 1 to {OFFERS_MAX} are allowed")
+    transport = "udp" if flags & _UDP else "tcp"
+    offers = []
+    offset = _HEAD.size
+    for _ in range(count):
+        offer, offset = _decode_offer(body, offset)
+        if offer.technique.partition("-")[0] != transport:
+            raise _broken(f"{offer.technique} is offered for {transport}")
+        offers.append(offer)
+    if offset != len(body):
+        raise _broken("bytes are left over at its end")
+    return Notification(
+        nonce,
+        str(ipaddress.IPv4Address(initiator)),
+        str(ipaddress.IPv4Address(responder)),
+        transport,
+        tuple(offers),
+        bool(flags & _IN_TURN),
+        bool(flags & _BLIND),
+        patience_ms,
+    )
+
+
+def _encode_offer(offer: Offer) -> bytes:
+    data = _OFFER.pack(_NUMBERS[offer.technique], offer.initiator_port, offer.responder_port)
+    if offer.syn is None:
+        return data
+    syn = offer.syn
+    options = (
+        (_SACK if syn.sack_permitted else 0)
+        | (_TIMESTAMP if syn.timestamp is not None else 0)
+        | (_MSS if syn.mss is not None else 0)
+    )
+    scale = _NO_SCALE if syn.window_scale is None else syn.window_scale
+    return data + _SYN.pack(syn.seq, syn.window, syn.mss or 0, scale, options, syn.timestamp or 0)
+
+
+def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
+    if len(body) < offset + _OFFER.size:
+        raise _broken("it ends in the middle of an offer")
+    number, own, peer = _OFFER.unpack_from(body, offset)
+    offset += _OFFER.size
+    name = _NAMES.get(number)
+    if name is None:
+        raise _broken(f"it offers technique number {number}, which does not exist")
+    if own < _LOWEST_PORT or peer < _LOWEST_PORT:
+        raise PeerError(Code.PORT_REFUSED, f"the notification names a port below {_LOWEST_PORT}")
+    if name != "tcp-syni":
+        return Offer(name, own, peer), offset
+    if len(body) < offset + _SYN.size:
+        raise _broken("it ends in the middle of a SYN")
+    seq, window, mss, scale, options, timestamp = _SYN.unpack_from(body, offset)
+    if options & ~_SYN_OPTIONS or (scale > 14 and scale != _NO_SCALE):
+        raise _broken("its SYN has options that no SYN has")
+    syn = Syn(
+        seq,
+        window,
+        mss if options & _MSS else None,
+        None if scale == _NO_SCALE else scale,
+        bool(options & _SACK),
+        timestamp if options & _TIMESTAMP else None,
+    )
+    return Offer(name, own, peer, syn), offset + _SYN.size
+
+
+def _seal(body: bytes, secret: bytes | None) -> bytes:
+    # BLAKE2s takes keys up to 32 bytes; longer secrets are condensed first
+    key = b"" if secret is None else hashlib.blake2s(secret).digest()
+    return hashlib.blake2s(body, digest_size=_SEAL_LEN, key=key, person=b"punchd-1").digest()
+
+
+def _broken(why: str) -> PeerError:
+    return PeerError(Code.NOTIFICATION_BROKEN, f"the notification can't be read: {why}")

@@ -1,0 +1,166 @@
+"""What the core asks of the edges; each is one thing done to one descriptor.
+Effects instruct; they carry everything the edge needs and decide nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .events import Signal
+from .notification import Notification, Syn
+from .outcomes import Failed, Progress, Punched
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPair:
+    """Take the local port and watch the 4-tuple. Undone by ClosePair."""
+
+    pair: int
+    technique: str
+    local_port: int
+    remote_address: str
+    remote_port: int
+    ours: bool
+    """True: the port was drawn here. False: the peer named it, so refuse it if any socket holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """A non-blocking connect() from the pair's port; `ttl` None is the kernel's default."""
+
+    pair: int
+    ttl: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Close the connecting socket: a socket in SYN_SENT sends nothing when it is closed."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Listen on the pair's port for this peer's address alone."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
+class Materialise:
+    """Make an ESTABLISHED socket out of nothing by TCP_REPAIR."""
+
+    pair: int
+    snd_nxt: int
+    rcv_nxt: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDatagram:
+    """A UDP socket connected to the peer's endpoint."""
+
+    pair: int
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetTtl:
+    """Set the socket's TTL; None is the kernel's default."""
+
+    pair: int
+    ttl: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Send captured headers again, with their checksums recomputed; `ttl` None is the default of 64."""
+
+    pair: int
+    segment: bytes
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Send our own stack a SYN that looks like the peer's."""
+
+    pair: int
+    syn: Syn
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Signal the peer's punchd on the path; `seq` and `ack` as on the wire (TCP only)."""
+
+    pair: int
+    signal: Signal
+    ttl: int | None = None
+    seq: int = 0
+    ack: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """A RST at hole range: the own NAT forgets the mapping, the peer never sees it."""
+
+    pair: int
+    ttl: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePair:
+    """Close the pair's socket without a word (inside repair mode) and stop watching the 4-tuple."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Hand the application the notification for its peer."""
+
+    notification: Notification
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell the application how it goes."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Pass the pair's socket to the application, every option back at the kernel's default."""
+
+    pair: int
+    technique: str
+    early: bool = False
+    outcome: Punched | None = None
+    """The final word that leaves with the descriptor; None for an early one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The final word without a descriptor: a failure, or the `ok` after an early descriptor."""
+
+    outcome: Punched | Failed
+
+
+Effect = (
+    OpenPair
+    | Connect
+    | Abort
+    | Listen
+    | Materialise
+    | OpenDatagram
+    | SetTtl
+    | Resend
+    | Inject
+    | Tell
+    | Clear
+    | ClosePair
+    | Notify
+    | Report
+    | HandOver
+    | Finish
+)

@@ -1,0 +1,131 @@
+"""What edges report and what time does: the only way news reaches the core.
+Events report; they never instruct."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+
+class Flags(IntFlag):
+    """TCP flags (RFC 9293, section 3.1)."""
+
+    FIN = 0x01
+    SYN = 0x02
+    RST = 0x04
+    PSH = 0x08
+    ACK = 0x10
+
+
+SYN = Flags.SYN
+ACK = Flags.ACK
+RST = Flags.RST
+SYN_ACK = Flags.SYN | Flags.ACK
+
+
+class Signal(IntEnum):
+    """What two punchds say to each other on the path itself, without a byte in the stream.
+
+    PRIME opens the own NAT and dies; FIRE is the responder's first segment at full range; ANSWER says that
+    FIRE arrived; COMMIT says that ANSWER arrived and that the responder chose this pair.
+    On TCP they are bare ACKs with sequence SND.UNA-1, told apart by the window field; on UDP tagged datagrams.
+    """
+
+    PRIME = 0
+    FIRE = 1
+    ANSWER = 2
+    COMMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSeen:
+    """The ring saw a TCP segment of this pair. `segment` holds its headers as captured."""
+
+    pair: int
+    outgoing: bool
+    flags: int
+    seq: int
+    ack: int
+    window: int
+    ttl: int
+    segment: bytes
+    mss: int | None = None
+    window_scale: int | None = None
+    sack_permitted: bool = False
+    timestamp: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSeen:
+    """The peer's punchd signalled on this pair; the sequence numbers or the tag were right."""
+
+    pair: int
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The pair's socket is ESTABLISHED (or was accepted)."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """The pair's established socket has data or a FIN waiting: the peer's application has it."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketFailed:
+    """The kernel gave up the pair's socket with this errno."""
+
+    pair: int
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpSeen:
+    """An ICMP error that quotes a packet of this pair."""
+
+    pair: int
+    type: int
+    code: int
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """The edge could not do what this pair asked for; `code` is the error code that this comes to."""
+
+    pair: int
+    effect: str
+    code: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The caller asked to stop, hung up, or the daemon ends; `code` says which."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The effects of the first step are performed, and their failures reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The time the machine named in `deadline` has come."""
+
+
+PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed
+Event = PairEvent | Cancelled | Settled | DeadlinePassed
+
+WINDOWS = {Signal.FIRE: 20550, Signal.ANSWER: 20545, Signal.COMMIT: 20547, Signal.PRIME: 20560}
+"""The window field of each signal on TCP; csrc/punchd.h says the same and a test compares them."""
+
+BY_WINDOW = {window: signal for signal, window in WINDOWS.items()}

@@ -1,0 +1,40 @@
+"""How an attempt goes and how it ends, as the application is told.
+Holds findings, not their wording in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .addresses import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One line of news: `stage` is trying, failed, heard or proving."""
+
+    stage: str
+    technique: str
+    code: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Punched:
+    """A connection that is proven in both directions."""
+
+    technique: str
+    local: Endpoint
+    remote: Endpoint
+    rtt_ms: float | None
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No connection; `cause` holds what the packets said, per technique."""
+
+    code: str
+    message: str
+    advice: str
+    cause: Mapping[str, object] = field(default_factory=dict)
