@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* ring_wakeup.c - how long a frame lies in a TPACKET ring before poll() says so.
- * It only measures; bench/ring_wakeup.py builds it, feeds it and prints the table.
+/* ring_wakeup.c - how long a frame lies in a ring before poll() tells.
+ * It only measures; bench/ring_wakeup.py feeds it and prints the table.
  *
  * Usage: ring_wakeup VERSION BLOCK_BYTES FRAMES
  * Reads FRAMES frames and prints for each the nanoseconds from the kernel's
@@ -57,7 +57,8 @@ static void read_v2(uint8_t *map)
 	uint32_t at = 0;
 
 	for (;;) {
-		struct tpacket2_hdr *hdr = (void *)(map + (size_t)at * SLOT_BYTES);
+		struct tpacket2_hdr *hdr =
+			(void *)(map + (size_t)at * SLOT_BYTES);
 
 		if (!(__atomic_load_n(&hdr->tp_status, __ATOMIC_ACQUIRE) &
 		      TP_STATUS_USER)) {

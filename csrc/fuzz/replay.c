@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* replay.c - runs a fuzz target over files, whole and cut at each byte, without libFuzzer.
+/* replay.c - a fuzz target over files, whole and cut at each byte.
  * It finds nothing new: it keeps what was found from coming back.
  *
  * Usage: replay FOLDER. Each input lies in a heap copy of its exact size, so
