@@ -34,7 +34,6 @@
 #define PUNCHD_RECORD_SEGMENT 1
 #define PUNCHD_RECORD_ICMP 2
 
-/* What the pure files answer instead of a count. */
 enum punchd_status {
 	PUNCHD_OK = 0,
 	PUNCHD_TRUNCATED = -1001,       /* ends before its header says */
@@ -125,12 +124,10 @@ struct punchd_insn {            /* struct sock_filter, in fixed widths */
 
 struct punchd_flows;
 struct punchd_ring;
-
 /*
- * Pure files answer a count (or PUNCHD_OK) when well and a punchd_status when
- * not; files with system calls answer a negative errno instead. Nothing is
- * printed, and outputs are written only when well. All memory handed in stays
- * the caller's and is not kept beyond the call, unless it says otherwise.
+ * Pure files answer a count or PUNCHD_OK, else a punchd_status; files with
+ * system calls a negative errno. Outputs are written only when well. Memory
+ * handed in stays the caller's and is not kept beyond the call.
  */
 
 /* segment.c */
@@ -226,8 +223,8 @@ int punchd_filter_tagged(const uint8_t *tag, size_t tag_len,
 struct punchd_flows *punchd_flows_new(uint32_t capacity);
 
 /**
- * punchd_flows_free() - Free a table
- * @flows:	of punchd_flows_new(), or NULL; no ring may drain with it again
+ * punchd_flows_free() - Free a table; no ring may drain with it again
+ * @flows:	of punchd_flows_new(), or NULL
  */
 void punchd_flows_free(struct punchd_flows *flows);
 
@@ -277,7 +274,7 @@ uint32_t punchd_flows_count(const struct punchd_flows *flows);
 /**
  * punchd_ring_open() - Open the capture ring; needs CAP_NET_RAW
  * @port_lo, @port_hi, @hole_ttl: as for punchd_filter_ring()
- * @frames:	slots of 256 bytes, rounded up to whole pages, up to 2^20
+ * @frames:	slots of 256 bytes, rounded up to pages, up to 2^20
  * @out:	the ring, to be closed by punchd_ring_close()
  * Return: 0 or a negative errno
  */
@@ -299,12 +296,11 @@ int punchd_ring_fd(const struct punchd_ring *ring);
 
 /**
  * punchd_ring_drain() - Take waiting frames, tell those of known flows
- * @ring:	the ring; each slot is given back at once
+ * @ring:	each slot is given back at once
  * @flows:	whose frames to tell
  * @out, @out_len: the caller's records
  *
- * At most one turn of the ring: under a flood of foreign frames it returns
- * early, and the descriptor stays readable.
+ * At most one turn of the ring, so that a flood of foreign frames holds nobody.
  * Return: records filled; as many as @out_len means that more may wait
  */
 int punchd_ring_drain(struct punchd_ring *ring,
@@ -375,9 +371,8 @@ int punchd_filter_detach(int fd);
  * punchd_repair_open() - An ESTABLISHED socket out of nothing; CAP_NET_ADMIN
  * @repair:	both ends, numbers and options
  *
- * Sends nothing but the probe, if asked for. The bind succeeds beside any
- * other socket on that port. The socket bears IP_MINTTL 2 (and @ttl), and
- * SO_REUSEADDR off, as leaving repair mode leaves it.
+ * Sends nothing but the probe. Binds beside any other socket on that port. The
+ * socket bears IP_MINTTL 2, the TTL, and SO_REUSEADDR off (repair clears it).
  * Return: a non-blocking, close-on-exec descriptor, the caller's, or the
  * negative errno of the call that failed, everything undone
  */
@@ -394,8 +389,8 @@ int punchd_repair_drop(int fd);
  * punchd_repair_probe() - Send a window probe now
  * @fd:		a TCP socket; none is sent in CLOSE_WAIT and FIN_WAIT2
  *
- * The stream and SO_REUSEADDR stay as they are. The peer's kernel answers at
- * most one such segment per 500 ms and connection (tcp_invalid_ratelimit).
+ * Stream and SO_REUSEADDR stay as they are. A Linux peer answers one such
+ * segment per 500 ms and connection (tcp_invalid_ratelimit), not more.
  * Return: 0 or a negative errno
  */
 int punchd_repair_probe(int fd);
