@@ -273,7 +273,9 @@ class Pair:
             case SignalSeen():
                 self._heard_signal(event.signal)
             case Connected():
-                self.connected, self.reach_at = True, self.now
+                self.connected = True
+                if self.handshake or not self.terms.initiating:
+                    self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
                 if not self.connected:

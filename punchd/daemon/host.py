@@ -73,6 +73,12 @@ def open_host(*, hole_ttl: int, ports: PortRange = PUNCH_PORTS) -> Host:
     host.ring = have("ring", lambda: native.Ring(ports.low, ports.high, hole_ttl=hole_ttl, flows=flows))
     host.raw = have("raw", native.RawSender)
     have("repair", _try_repair)
+    if "repair" not in able:
+        # the same right, asked of the same namespace (netlink_net_capable, tcp_can_repair_sock); without it the
+        # kernel answers a batch in a way that pyroute2 waits for ever to understand
+        host.lacks += [Lack(name, "CAP_NET_ADMIN is missing", _GRANTS[name]) for name in ("queue", "rules")]
+        host.able = frozenset(able)
+        return host
     host.queue = have("queue", lambda: IcmpQueue(lambda packet: flows.get_quoted(packet) != 0))
     number = None if host.queue is None else host.queue.number
     host.rules = have("rules", lambda: Rules(ports, number))

@@ -157,7 +157,7 @@ class Call:
         self.log.info("punched", technique=outcome.technique, remote=str(outcome.remote), elapsed_ms=outcome.elapsed_ms)
         line = replies.punched(
             self.id, technique=outcome.technique, local=str(outcome.local), remote=str(outcome.remote),
-            rtt_ms=-1.0 if outcome.rtt_ms is None else outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms,
+            rtt_ms=outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms,
             fds=0 if fd is None else 1,
         )  # fmt: skip
         self.session.connection.send(line, fd)

@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import socket
+import sys
+import termios
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -345,11 +348,17 @@ class Connection:
             self._read_more()
 
     def _watch(self) -> None:
-        self._stuck = self._loop.call_later(STUCK_S, self._give_up)
+        # We may write again only when three quarters of the kernel's buffer were read (net/unix/af_unix.c,
+        # unix_writable), so what the caller takes before that is asked of the kernel itself.
+        self._stuck = self._loop.call_later(STUCK_S, self._give_up, self._kernel_unread_len())
 
-    def _give_up(self) -> None:
+    def _give_up(self, unread_len: int) -> None:
         self._stuck = None
-        if self._retry is None:
-            self.close()
+        if self._retry is not None or self._kernel_unread_len() < unread_len:
+            self._watch()  # it reads, or too many descriptors in flight keep it waiting: not its fault
         else:
-            self._watch()  # too many descriptors in flight is not this caller's fault
+            self.close()
+
+    def _kernel_unread_len(self) -> int:
+        answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        return int.from_bytes(answer, sys.byteorder)

@@ -35,17 +35,27 @@ def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None)
 
 
 def listening(local: tuple[str, int], peer: str) -> socket.socket:
-    """A listener that the kernel lets nobody but `peer` reach: others' segments die in its socket filter."""
+    """A listener that the kernel lets nobody but `peer` reach: others' segments die in its socket filter.
+
+    Recent kernels (6.18 seen) refuse filters on TCP sockets to the unprivileged; `accept` turns strangers away then.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        native.attach_peer_filter(sock.fileno(), peer)
+        _filter_peer(sock, peer)
         sock.bind(local)
         sock.listen(4)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _filter_peer(sock: socket.socket, peer: str) -> None:
+    try:
+        native.attach_peer_filter(sock.fileno(), peer)
+    except PermissionError:
+        pass
 
 
 def accept(listener: socket.socket, peer: tuple[str, int]) -> socket.socket | None:
@@ -58,7 +68,15 @@ def accept(listener: socket.socket, peer: tuple[str, int]) -> socket.socket | No
         sock.close()
         return None
     sock.setblocking(False)
+    _drop_filter(sock)  # inherited from the listener; this one hears its peer alone anyway
     return sock
+
+
+def _drop_filter(sock: socket.socket) -> None:
+    try:
+        native.detach_filter(sock.fileno())
+    except FileNotFoundError:
+        pass  # there was none
 
 
 def datagram(local: tuple[str, int], remote: tuple[str, int]) -> socket.socket:

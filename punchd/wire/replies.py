@@ -37,7 +37,7 @@ class Reply(Struct, omit_defaults=True, kw_only=True):
     notification: str = ""
     local: str = ""
     remote: str = ""
-    rtt_ms: float = -1.0
+    rtt_ms: float | None = None
     elapsed_ms: float = -1.0
     ended: bool = False
     code: str = ""
@@ -81,7 +81,7 @@ def punched(
     technique: str,
     local: str,
     remote: str,
-    rtt_ms: float,
+    rtt_ms: float | None,
     elapsed_ms: float,
     fds: int = 1,
 ) -> bytes:
@@ -94,7 +94,7 @@ def punched(
             technique=technique,
             local=local,
             remote=remote,
-            rtt_ms=round(rtt_ms, 3),
+            rtt_ms=None if rtt_ms is None else round(rtt_ms, 3),
             elapsed_ms=round(elapsed_ms, 3),
         )
     )

@@ -36,6 +36,7 @@ def initiator(pair: Pair) -> Script:
     assert isinstance(ack, SegmentSeen)
     pair.do(SetTtl, ttl=None)
     pair.do(Resend, ack.segment)
+    pair.connected = True  # a stack that acknowledges a SYN-ACK is ESTABLISHED
     pair.say_answered(early=True)
     yield from pair.repeat(peers(SYN_ACK), again=lambda: pair.do(Resend, ack.segment))
 

@@ -1,0 +1,202 @@
+"""The lab's application, one process per host: asks its punchd for sockets, carries notifications and data.
+
+It refuses to know the network: peers' addresses come from the side channel, the order to start a run from
+stdin (one number a line), and each run's result leaves on stdout as one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import asyncio
+import itertools
+import json
+import socket
+import sys
+import time
+from typing import Any
+
+from .transfer import TransferError, exchange
+
+_LINE_MAX = 65536
+_GRACE_S = 3.0  # a daemon that says nothing this long after its own deadline hangs
+
+
+class Lines:
+    """JSON lines over a socket, in both directions; descriptors that come along stay with their line."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._text = b""
+        self._fds: list[int] = []
+        self._queues: dict[Any, asyncio.Queue[dict[str, Any]]] = {}
+        asyncio.get_running_loop().add_reader(sock, self._read)
+
+    async def write(self, line: dict[str, Any]) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._sock, json.dumps(line).encode() + b"\n")
+
+    def queue(self, key: Any) -> asyncio.Queue[dict[str, Any]]:
+        """Where lines of one request (by id) or one run go."""
+        return self._queues.setdefault(key, asyncio.Queue())
+
+    def _read(self) -> None:
+        # recvmsg(2): a plain recv would lose the descriptors silently
+        text, ancillary, _, _ = self._sock.recvmsg(
+            _LINE_MAX, socket.CMSG_SPACE(64 * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+        now_ns = time.monotonic_ns()
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._fds.extend(array.array("i", data))
+        if not text:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            for queue in self._queues.values():
+                queue.put_nowait({"status": "error", "code": "connection-lost", "message": "it ended"})
+            return
+        *lines, self._text = (self._text + text).split(b"\n")
+        for raw in lines:
+            line = json.loads(raw)
+            line["now_ns"] = now_ns
+            if line.get("fds"):
+                line["socket"] = socket.socket(fileno=self._fds.pop(0))
+            self.queue(line["id"] if "id" in line else line.get("run")).put_nowait(line)
+
+
+class Application:
+    """One side of every run."""
+
+    def __init__(self, options: argparse.Namespace, daemon: Lines, side: Lines) -> None:
+        self._options, self._daemon, self._side = options, daemon, side
+        self._own = self._peer = ""
+
+    async def meet(self) -> None:
+        """Sit down at the side channel and wait for the other."""
+        await self._side.write({"join": self._options.role})
+        seat = await self._side.queue(None).get()
+        self._own, self._peer = seat["you"], seat["peer"]
+
+    async def run(self, number: int) -> dict[str, Any]:
+        """One attempt from first line to last byte; what came of it."""
+        result: dict[str, Any] = {"run": number, "ok": False, "failed": []}
+        attempt = self._initiate(number) if self._options.role == "a" else await self._respond(number)
+        if attempt.get("notification") == "":
+            return result | {"code": "no-notification"}
+        result["t0_ns"] = time.monotonic_ns()
+        await self._daemon.write(attempt)
+        relay = asyncio.create_task(self._relay(number, attempt["id"]), name=f"relay {number}")
+        sock = None
+        try:
+            async with asyncio.timeout(self._options.timeout_ms / 1000 + _GRACE_S):
+                sock = await self._follow(number, attempt["id"], result)
+            if sock is not None:
+                await exchange(sock, patience_s=self._options.patience_s)
+                result["ok"] = True
+        except TimeoutError:
+            result["code"] = "daemon-hangs"
+        except TransferError as error:
+            result |= {"code": "no-data", "message": str(error)}
+        finally:
+            relay.cancel()
+            if sock is not None:
+                sock.close()
+        return result
+
+    def _initiate(self, number: int) -> dict[str, Any]:
+        options = self._options
+        request = {
+            "id": f"a{number}",
+            "call": "initiate",
+            "peer": self._peer,
+            "self": self._own,
+            "transport": options.transport,
+            "techniques": "auto" if options.techniques == "auto" else options.techniques.split(","),
+            "timeout_ms": options.timeout_ms,
+        }
+        return request | {"early": True} if options.early else request
+
+    async def _respond(self, number: int) -> dict[str, Any]:
+        first = await self._side.queue(number).get()
+        return {
+            "id": f"b{number}",
+            "call": "respond",
+            "notification": first["text"],
+            "timeout_ms": self._options.timeout_ms,
+        }
+
+    async def _relay(self, number: int, attempt: str) -> None:
+        """Hand the peer's later messages to the open attempt."""
+        for count in itertools.count():
+            line = await self._side.queue(number).get()
+            await self._daemon.write(
+                {
+                    "id": f"{attempt}.{count}",
+                    "call": "notify",
+                    "attempt": attempt,
+                    "notification": line["text"],
+                }
+            )
+
+    async def _follow(self, number: int, id_: str, result: dict[str, Any]) -> socket.socket | None:
+        """Read replies to the final one; the socket, if there is one."""
+        sock: socket.socket | None = None
+        told = self._options.role == "b"
+        while True:
+            reply = await self._daemon.queue(id_).get()
+            if "socket" in reply:
+                sock = reply["socket"]
+                result["ready_ns"] = reply["now_ns"]
+            if reply["status"] == "progress":
+                if reply.get("notification"):
+                    await self._side.write({"run": number, "text": reply["notification"]})
+                    told = True
+                if reply.get("code"):
+                    result["failed"].append([reply.get("technique", ""), reply["code"]])
+            elif reply["status"] == "ok":
+                result |= {key: reply[key] for key in ("technique", "local", "remote") if key in reply}
+                return sock
+            else:
+                result |= {key: reply[key] for key in ("code", "message", "cause") if key in reply}
+                if not told:
+                    await self._side.write({"run": number, "text": ""})
+                if sock is not None:
+                    sock.close()
+                return None
+
+
+async def main(options: argparse.Namespace) -> None:
+    loop = asyncio.get_running_loop()
+    unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unix.connect(options.socket)
+    host, _, port = options.side.rpartition(":")
+    side = socket.create_connection((host, int(port)), timeout=30)
+    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    application = Application(options, Lines(unix), Lines(side))
+    await application.meet()
+    print("{}", flush=True)
+    orders = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+
+    async def perform(number: int) -> None:
+        print(json.dumps(await application.run(number)), flush=True)
+
+    async with asyncio.TaskGroup() as group:
+        while line := await orders.readline():
+            group.create_task(perform(int(line)), name=f"run {int(line)}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="punchd.lab.app")
+    parser.add_argument("role", choices=["a", "b"])
+    parser.add_argument("--socket", required=True)
+    parser.add_argument("--side", required=True)
+    parser.add_argument("--transport", choices=["tcp", "udp"], default="tcp")
+    parser.add_argument("--techniques", default="auto")
+    parser.add_argument("--timeout-ms", type=int, default=10000)
+    parser.add_argument("--patience-s", type=float, default=5.0)
+    parser.add_argument("--early", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(_options()))

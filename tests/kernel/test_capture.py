@@ -1,0 +1,190 @@
+"""The capture ring on real devices: what it keeps, what it drops, and when it is readable.
+It tests the filter where it runs, in the kernel; tests/edge covers it instruction by instruction.
+"""
+
+import select
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+from netns import A, B, Net, fresh_port
+
+from punchd.edge import native
+from punchd.edge.native import Flows, Ring, Seen, SeenIcmp, Segment
+
+pytestmark = pytest.mark.kernel
+
+LO, HI, TTL = 22000, 31999, 1
+SYN, RST, ACK = native.FLAG_SYN, native.FLAG_RST, native.FLAG_ACK
+TOKEN = 4711
+
+
+class Bench:
+    """A ring on host a, one known flow, and raw senders on both hosts."""
+
+    def __init__(self, net: Net, frames: int = 64) -> None:
+        self.port, self.far_port = fresh_port(), fresh_port()
+        self.flows = Flows(16)
+        self.flows.put(
+            A, self.port, remote=B, remote_port=self.far_port, protocol=socket.IPPROTO_TCP, token=TOKEN
+        )
+        with net.inside("a"):
+            self.ring = Ring(LO, HI, hole_ttl=TTL, flows=self.flows, frames=frames)
+        self.a, self.b = net.sender("a"), net.sender("b")
+
+    def out(self, *, flags: int, ttl: int = 64, port: int = 0, seq: int = 1) -> Segment:
+        return Segment(src=A, dst=B, src_port=port or self.port, dst_port=self.far_port, seq=seq, flags=flags,
+                       ttl=ttl)  # fmt: skip
+
+    def back(self, *, flags: int, window: int = 1000, seq: int = 1) -> Segment:
+        return Segment(src=B, dst=A, src_port=self.far_port, dst_port=self.port, seq=seq, flags=flags,
+                       window=window)  # fmt: skip
+
+    def readable(self, within_s: float) -> bool:
+        return bool(select.select([self.ring], [], [], within_s)[0])
+
+    def seen(self) -> list[Seen | SeenIcmp]:
+        """All that comes until nothing has come for a moment; b's own answers are among it."""
+        got = []
+        while self.readable(0.05):
+            got += self.ring.drain()
+        return got
+
+    def close(self) -> None:
+        self.ring.close()
+        self.a.close()
+        self.b.close()
+
+
+@pytest.fixture
+def bench(net: Net) -> Iterator[Bench]:
+    made = Bench(net)
+    yield made
+    made.close()
+
+
+def segments(seen: list[Seen | SeenIcmp], *, outgoing: bool) -> list[tuple[int, int]]:
+    return [(s.flags, s.ttl) for s in seen if isinstance(s, Seen) and s.outgoing == outgoing]
+
+
+def checksums_hold(packet: bytes) -> bool:
+    """RFC 1071: over a header with its checksum in place, the sum is all ones."""
+
+    def holds(data: bytes) -> bool:
+        return sum(struct.unpack(f"!{len(data) // 2}H", data)) % 0xFFFF == 0
+
+    pseudo = packet[12:20] + struct.pack("!HH", socket.IPPROTO_TCP, len(packet) - 20)
+    return holds(packet[:20]) and holds(pseudo + packet[20:])
+
+
+def test_outgoing_syns_and_low_ttl_segments_are_seen(bench: Bench) -> None:
+    """syni needs the number of the kernel's own SYN; the journal needs every hole."""
+    bench.a.send([bench.out(flags=SYN), bench.out(flags=ACK, ttl=TTL), bench.out(flags=ACK, ttl=TTL + 1)])
+    assert [(SYN, 64), (ACK, TTL)] == segments(bench.seen(), outgoing=True)
+
+
+def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Bench) -> None:
+    """Ordinary traffic of 50 000 handed-over connections must not wake the daemon."""
+    kept = [
+        bench.back(flags=SYN), bench.back(flags=SYN | ACK),
+        bench.back(flags=RST), bench.back(flags=RST | ACK),
+        bench.back(flags=ACK, window=native.WINDOW_FIRE), bench.back(flags=ACK, window=native.WINDOW_ANSWER),
+        bench.back(flags=ACK, window=native.WINDOW_COMMIT),
+    ]  # fmt: skip
+    bench.b.send(
+        [*kept, bench.back(flags=ACK), bench.back(flags=ACK | native.FLAG_PSH, window=native.WINDOW_FIRE)]
+    )
+    expected = [(s.flags, 63) for s in kept]
+    assert expected == segments(bench.seen(), outgoing=False)
+
+
+def test_segments_of_other_flows_and_ports_are_not_told(bench: Bench) -> None:
+    """The ring sees the whole punch range; Python must only hear of its own attempts."""
+    bench.a.send([bench.out(flags=SYN, port=fresh_port()), bench.out(flags=SYN, port=LO - 1)])
+    assert [] == segments(bench.seen(), outgoing=True)
+
+
+def test_time_exceeded_of_a_known_flow_is_seen_with_its_sender(bench: Bench) -> None:
+    """The verdict of a failed attempt names who answered."""
+    bench.a.send([bench.out(flags=SYN, ttl=1)])
+    icmp = [s for s in bench.seen() if isinstance(s, SeenIcmp)]
+    assert [(TOKEN, 11, 0, "10.66.1.1", 64)] == [(s.token, s.type, s.code, s.sender, s.ttl) for s in icmp]
+
+
+def test_injected_syns_on_loopback_are_not_seen(bench: Bench) -> None:
+    """Our own injection must not look like the peer's SYN; the RST that answers it leaves by eth0."""
+    bench.a.send([bench.back(flags=SYN)])
+    assert [] == segments(bench.seen(), outgoing=False)
+
+
+def test_a_captured_segment_is_whole_after_retouching(net: Net, bench: Bench) -> None:
+    """Captures carry partial checksums: re-sent as they are, they cost half a second."""
+    with net.tcp("a", bench.port) as sock:
+        sock.setblocking(False)
+        sock.connect_ex((B, bench.far_port))
+        seen = [s for s in bench.seen() if isinstance(s, Seen) and s.outgoing]
+    first = seen[0]
+    assert (SYN, True) == (first.flags, first.sack_permitted)
+    assert 1460 == first.mss
+    assert first.window_scale is not None
+    assert first.timestamps is not None
+    again = native.retouch(first.raw, 9)
+    assert (False, True) == (checksums_hold(first.raw), checksums_hold(again))
+    assert 9 == native.parse(again).ttl
+
+
+def test_a_drained_ring_is_silent_and_a_partly_drained_one_is_not(net: Net) -> None:
+    """add_reader is level triggered: a ring that stays readable would spin the loop."""
+    bench = Bench(net, frames=1024)
+    try:
+        bench.b.send([bench.back(flags=SYN, seq=i) for i in range(300)])
+        assert bench.readable(1)
+        records = native.ffi.new("struct punchd_record[]", 100)
+        ring, flows = bench.ring._c, bench.flows.c
+        assert 100 == native.lib.punchd_ring_drain(ring, flows, records, 100)
+        assert bench.readable(0)
+        early = [records[i].segment.seq for i in range(100) if not records[i].outgoing]
+        late = [s.seq for s in bench.seen() if isinstance(s, Seen) and not s.outgoing]
+        assert list(range(300)) == early + late
+        assert not bench.readable(0)
+    finally:
+        bench.close()
+
+
+def test_an_overfull_ring_counts_its_drops_and_recovers(net: Net) -> None:
+    """Losing frames under a flood is allowed; losing the ring, or hiding it, is not."""
+    bench = Bench(net, frames=16)
+    try:
+        bench.b.send([bench.back(flags=RST, seq=i) for i in range(200)])
+        assert bench.readable(1)
+        got = bench.seen()
+        drops = bench.ring.drops()
+        assert drops > 0
+        assert len(got) + drops >= 200
+        bench.b.send([bench.back(flags=RST, seq=999)])
+        assert [999] == [s.seq for s in bench.seen() if isinstance(s, Seen)]
+        assert drops == bench.ring.drops()
+    finally:
+        bench.close()
+
+
+def test_a_detached_ring_sees_nothing(bench: Bench) -> None:
+    """The test of syn-not-captured needs a daemon whose ring is blind."""
+    bench.ring.detach()
+    bench.a.send([bench.out(flags=SYN)])
+    assert [] == bench.seen()
+
+
+def test_a_listener_with_a_peer_filter_hears_only_that_peer(net: Net) -> None:
+    """A listening technique opens a port to one address, not to the world."""
+    for allowed, heard in ((B, True), ("192.0.2.1", False)):
+        with net.tcp("a") as listener, net.tcp("b") as caller:
+            native.attach_peer_filter(listener.fileno(), allowed)
+            listener.listen()
+            caller.settimeout(0.2)
+            if heard:
+                caller.connect(listener.getsockname())
+            else:
+                with pytest.raises(TimeoutError):
+                    caller.connect(listener.getsockname())

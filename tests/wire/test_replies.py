@@ -1,0 +1,67 @@
+"""Claims about replies.py: what a client reads is what the daemon wrote, and nothing that was not said."""
+
+from __future__ import annotations
+
+import json
+
+from punchd.wire import replies
+from punchd.words.errors import Code, PeerError
+
+
+def test_the_transcripts_lines_are_written_as_shown() -> None:
+    """PROTOCOL.md shows these; absent keys stay absent and the id comes first."""
+    assert b'{"id":"1","status":"progress","stage":"notify","notification":"cDEB"}\n' == replies.progress(
+        "1", "notify", notification="cDEB"
+    )
+    assert (
+        b'{"id":"k7","status":"ok","fds":1,"technique":"tcp-simopen","local":"10.0.2.2:41000",'
+        b'"remote":"203.0.113.2:52011","rtt_ms":100.2,"elapsed_ms":151.0}\n'
+        == replies.punched(
+            "k7",
+            technique="tcp-simopen",
+            local="10.0.2.2:41000",
+            remote="203.0.113.2:52011",
+            rtt_ms=100.20004,
+            elapsed_ms=151.0,
+        )
+    )
+    assert b'{"id":"3","status":"ok","ended":true}\n' == replies.ok("3", ended=True)
+
+
+def test_an_error_line_says_all_five_things() -> None:
+    """Code, message, cause and advice under the id, null where there is none."""
+    failure = PeerError(Code.NOTHING_HEARD, "not one packet came", cause={"technique": "tcp-syni"})
+    line = replies.error(None, failure)
+    assert {
+        "id": None,
+        "status": "error",
+        "code": "nothing-heard",
+        "message": "not one packet came",
+        "cause": {"technique": "tcp-syni"},
+        "advice": Code.NOTHING_HEARD.advice,
+    } == json.loads(line)
+    assert "nothing-heard" == replies.decode_reply(line).code
+
+
+def test_a_failed_technique_is_progress_with_its_reason() -> None:
+    """A list of techniques goes on, and still names why each one ended."""
+    failure = PeerError(Code.NOTHING_HEARD, "not one packet came", advice="wait", cause={"sent": 3})
+    reply = replies.decode_reply(replies.progress("1", "failed", technique="tcp-syni", failed=failure))
+    assert ("failed", "tcp-syni") == (reply.stage, reply.technique)
+    assert ("nothing-heard", "not one packet came", {"sent": 3}, "wait") == (
+        reply.code,
+        reply.message,
+        reply.cause,
+        reply.advice,
+    )
+
+
+def test_the_number_of_dropped_lines_is_added_to_a_line() -> None:
+    """The edge that drops them does not know JSON."""
+    reply = replies.decode_reply(replies.with_dropped(replies.progress("1", "trying"), 7))
+    assert ("1", "trying", 7) == (reply.id, reply.stage, reply.dropped)
+
+
+def test_keys_of_a_newer_daemon_are_ignored() -> None:
+    """Clients must live with keys they do not know."""
+    assert "ok" == replies.decode_reply(b'{"id":"1","status":"ok","colour":"green"}').status
