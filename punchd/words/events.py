@@ -17,10 +17,9 @@ class Flags(IntFlag):
     ACK = 0x10
 
 
-SYN = Flags.SYN
-ACK = Flags.ACK
-RST = Flags.RST
-SYN_ACK = Flags.SYN | Flags.ACK
+# Plain numbers: an operation on an IntFlag takes 2 µs, and every segment seen is asked several times.
+SYN, ACK, RST = int(Flags.SYN), int(Flags.ACK), int(Flags.RST)
+SYN_ACK = SYN | ACK
 
 
 class Signal(IntEnum):

@@ -1,0 +1,208 @@
+"""The modelled net: virtual time, packets, and the way from one NAT to the other over three routers.
+It refuses to know what a NAT or a host does with a packet, and never looks at a real clock.
+
+    host a - NAT a - r1 - r2 - r3 - NAT b - host b
+
+As in the kernel lab half of the delay lies on r1-r2 and half on r2-r3, so a packet of TTL 2 clears its own NAT
+and dies at r1 at once, one of TTL 3 half-way. A hop costs a TTL but no time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from punchd.words.events import ACK, RST, SYN, Flags
+
+FIN, PSH = int(Flags.FIN), int(Flags.PSH)
+FAR_NAT = 5  # which router on its way a packet meets, counted from its sender's own NAT
+SEQ_MASK = 0xFFFFFFFF
+TIME_EXCEEDED = 11
+UNREACHABLE = 3
+PORT_UNREACHABLE = 3
+ROUTERS = (("203.0.113.1", "198.51.100.1"), ("198.18.12.2", "198.18.23.2"), ("198.18.23.3", "198.18.12.1"))
+"""Who complains of a packet that dies at r1, r2, r3, as seen from side a and from side b."""
+
+
+class Segment:
+    """A TCP segment on its way; ports as its sender sees them. `ttl` is the one it left its host with."""
+
+    __slots__ = ("ack", "dst", "flags", "length", "seq", "src", "ttl", "window")
+
+    def __init__(
+        self, src: int, dst: int, flags: int, seq: int, ack: int, window: int, ttl: int, length: int = 0
+    ) -> None:
+        self.src, self.dst, self.flags, self.seq, self.ack = src, dst, flags, seq, ack
+        self.window, self.ttl, self.length = window, ttl, length
+
+    @property
+    def end(self) -> int:
+        """The sequence number behind it (RFC 9293: SYN and FIN count)."""
+        return (self.seq + self.length + (self.flags & SYN != 0) + (self.flags & FIN != 0)) & SEQ_MASK
+
+    def __repr__(self) -> str:
+        names = "".join(flag.name[0] for flag in Flags if self.flags & flag and flag.name)
+        return f"{self.src}>{self.dst} {names} seq={self.seq} ack={self.ack} win={self.window} ttl={self.ttl}"
+
+
+class Datagram:
+    """A UDP datagram on its way."""
+
+    __slots__ = ("data", "dst", "src", "ttl")
+
+    def __init__(self, src: int, dst: int, data: bytes, ttl: int) -> None:
+        self.src, self.dst, self.data, self.ttl = src, dst, data, ttl
+
+
+class IcmpError:
+    """A router's or NAT's complaint; `quoted` as its sender sent it."""
+
+    __slots__ = ("code", "quoted", "sender", "type")
+
+    def __init__(self, type: int, code: int, sender: str, quoted: Segment | Datagram) -> None:
+        self.type, self.code, self.sender, self.quoted = type, code, sender, quoted
+
+
+Packet = Segment | Datagram | IcmpError
+Carried = Segment | Datagram
+
+
+class Clock:
+    """Virtual time: what was asked for is called in order of time, and of asking where times are equal."""
+
+    __slots__ = ("_asked", "_queue", "now")
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._asked = 0
+
+    def at(self, time: float, call: Callable[..., None], *args: Any) -> None:
+        """Call when the time has come; a time in the past counts as now."""
+        self._asked += 1
+        heapq.heappush(self._queue, (time, self._asked, call, args))
+
+    def run(self, goes_on: Callable[[], bool], until: float) -> None:
+        """Let time pass while `goes_on`, at most until the given time."""
+        queue = self._queue
+        while queue and goes_on():
+            time, _, call, args = heapq.heappop(queue)
+            if time > until:
+                return
+            if time > self.now:
+                self.now = time
+            call(*args)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What happens to packets between the two NATs, each way. Shares are 0 to 1."""
+
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    reorder: float = 0.0
+    duplicate: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether every packet arrives once, after the same time."""
+        return not (self.jitter_s or self.loss or self.reorder or self.duplicate)
+
+
+class Box(Protocol):
+    """What the net asks of a NAT."""
+
+    public: str
+    answers: bool
+
+    def outbound(self, packet: Carried, now: float) -> bool: ...
+    def inbound(self, packet: Packet, now: float) -> bool: ...
+
+
+class Stack(Protocol):
+    """What the net asks of a host."""
+
+    def receive(self, packet: Packet, ttl: int) -> None: ...
+
+
+class Net:
+    """Carries packets between side 0 and side 1. `sent` counts those that left a NAT."""
+
+    __slots__ = ("_boxes", "_clock", "_dice", "_path", "_stacks", "sent")
+
+    def __init__(self, clock: Clock, path: Path, dice: random.Random, boxes: tuple[Box, Box]) -> None:
+        self._clock, self._path, self._dice, self._boxes = clock, path, dice, boxes
+        self._stacks: list[Stack] = []
+        self.sent = 0
+
+    def join(self, *stacks: Stack) -> None:
+        """The hosts, in the order of the sides."""
+        self._stacks += stacks
+
+    def leave(self, side: int, packet: Carried) -> None:
+        """A packet of this side's host is on its way."""
+        if packet.ttl < 2:
+            self._complain(side, packet, self._boxes[side].public, 0.0)
+        elif self._boxes[side].outbound(packet, self._clock.now):
+            self.sent += 1
+            died_at = packet.ttl - 2
+            if died_at < len(ROUTERS):
+                self._complain(side, packet, ROUTERS[died_at][side], self._path.delay_s * died_at)
+            else:
+                self._carry(1 - side, packet)
+
+    def _complain(self, side: int, packet: Carried, sender: str, after_s: float) -> None:
+        error = IcmpError(TIME_EXCEEDED, 0, sender, packet)
+        self._clock.at(self._clock.now + after_s, self._error_arrives, side, error)
+
+    def _carry(self, to: int, packet: Carried) -> None:
+        path, dice = self._path, self._dice
+        arrival = self._clock.now + path.delay_s
+        if not path.plain:
+            if dice.random() < path.loss:
+                return
+            late_s = path.jitter_s * dice.random()
+            if dice.random() < path.reorder:
+                late_s += path.delay_s / 2 + path.jitter_s + 0.001
+            if dice.random() < path.duplicate:
+                self._clock.at(arrival + late_s + path.jitter_s * dice.random(), self._arrive, to, packet)
+            arrival += late_s
+        self._clock.at(arrival, self._arrive, to, packet)
+
+    def _arrive(self, to: int, packet: Carried) -> None:
+        box = self._boxes[to]
+        if not box.inbound(packet, self._clock.now):
+            if box.answers:
+                self._answer(to, packet, box.public)
+        elif packet.ttl <= FAR_NAT:
+            self._complain(1 - to, packet, box.public, self._path.delay_s)
+        else:
+            self._stacks[to].receive(packet, packet.ttl - FAR_NAT)
+
+    def _answer(self, at: int, packet: Carried, public: str) -> None:
+        """The box rejects: TCP with RST, the rest with port unreachable. What answered is not looked at again."""
+        if isinstance(packet, Segment):
+            reset = refusal(packet)
+            if reset is not None:
+                self.sent += 1
+                self._carry(1 - at, reset)
+        else:
+            error = IcmpError(UNREACHABLE, PORT_UNREACHABLE, public, packet)
+            self._clock.at(self._clock.now + self._path.delay_s, self._error_arrives, 1 - at, error)
+
+    def _error_arrives(self, side: int, error: IcmpError) -> None:
+        if error.quoted.ttl < 2 or self._boxes[side].inbound(error, self._clock.now):
+            self._stacks[side].receive(error, 0)
+
+
+def refusal(segment: Segment) -> Segment | None:
+    """The RST that a stray deserves (RFC 9293, section 3.10.7.1); none for a RST."""
+    if segment.flags & RST:
+        return None
+    if segment.flags & ACK:
+        return Segment(segment.dst, segment.src, RST, segment.ack, 0, 0, 65)
+    return Segment(segment.dst, segment.src, RST | ACK, 0, segment.end, 0, 65)
