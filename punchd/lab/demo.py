@@ -36,9 +36,7 @@ def demo(*, daemon: Sequence[str] = DAEMON, logs: Path | None = None) -> int:
     """Play every act and print the table; how many of them failed."""
     console = Console()
     errors = Console(stderr=True)
-    table = Table(
-        title=f"two daemons, two NATs, three routers; {_DELAY_MS:g} ms from host to host", show_lines=True
-    )
+    table = Table(title=f"two daemons, two NATs, three routers; {_DELAY_MS:g} ms from host to host", show_lines=True)
     table.add_column("technique", style="bold", no_wrap=True)
     table.add_column("networks", no_wrap=True)
     table.add_column("on the wire, in order", ratio=1, min_width=24)
@@ -56,9 +54,7 @@ def demo(*, daemon: Sequence[str] = DAEMON, logs: Path | None = None) -> int:
     return failures
 
 
-def _play(
-    technique: str, kind_a: str, kind_b: str, *, daemon: Sequence[str], logs: Path | None
-) -> tuple[Result, Wire]:
+def _play(technique: str, kind_a: str, kind_b: str, *, daemon: Sequence[str], logs: Path | None) -> tuple[Result, Wire]:
     with Lab(kind_a, kind_b, delay_ms=_DELAY_MS, echo=None) as lab:
         with Pair(lab, daemon=daemon, logs=logs) as pair, Wire(lab) as wire:
             return pair.run(technique, runs=1), wire

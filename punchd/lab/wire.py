@@ -58,11 +58,7 @@ class Sight:
         packet = self.packet
         who, hops = (self.side, _HOPS if self.side == "A" else _HOPS[::-1])
         if packet.icmp is not None:
-            kind = (
-                "time exceeded"
-                if packet.icmp[0] == _TIME_EXCEEDED
-                else f"ICMP {packet.icmp[0]}/{packet.icmp[1]}"
-            )
+            kind = "time exceeded" if packet.icmp[0] == _TIME_EXCEEDED else f"ICMP {packet.icmp[0]}/{packet.icmp[1]}"
             return f"{kind} to {who}" if packet.icmp[0] == _TIME_EXCEEDED else f"NAT {who.lower()} {kind}"
         if packet.ttl == 64:
             who = f"NAT {who.lower()}"  # one hop less than its host: it answers by itself
