@@ -66,6 +66,14 @@ class Service:
         """An attempt is over, its descriptors are closed."""
         self.admission.leave(call.uid)
 
+    def find(self, name: str, uid: int) -> Call | None:
+        """The open attempt that `status` calls by this name, if this user may end it: its owner or root."""
+        for session in self._sessions.values():
+            for call in session.runs():
+                if call.name == name and uid in (0, call.uid):
+                    return call
+        return None
+
     def status(self) -> dict[str, Any]:
         """What runs, for `status`."""
         attempts = []
@@ -74,7 +82,7 @@ class Service:
                 attempt = call.run.attempt
                 attempts.append(
                     {
-                        "attempt": call.id,
+                        "attempt": call.name,
                         "uid": call.uid,
                         "role": type(attempt).__name__.lower(),
                         "state": attempt.state.name.lower(),
@@ -188,6 +196,6 @@ async def _serve(config: Config, host: Host, listener: Listener) -> None:
 
 def _listen(config: Config) -> Listener:
     sudo = os.environ.get("SUDO_UID", "")
-    owner = int(sudo) if sudo.isdigit() else None
+    owner = int(sudo) if sudo.isdigit() and os.geteuid() == 0 else None
     group = None if config.group is None else grp.getgrnam(config.group).gr_gid
     return listen(config.socket, owner=owner, group=group)

@@ -98,6 +98,8 @@ class Session:
 
     def _cancel(self, request: Cancel) -> None:
         call = self._open.get(request.attempt)
+        if call is None and "/" in request.attempt:
+            call = self._service.find(request.attempt, self.connection.credentials.uid)
         if call is None:
             self._answer(request.id, ended=True)
             return
@@ -134,7 +136,12 @@ class Call:
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
         self._told = False
-        self.log: Any = log.bind(attempt=f"{session.connection.number}/{id_}", uid=uid)
+        self.log: Any = log.bind(attempt=self.name, uid=uid)
+
+    @property
+    def name(self) -> str:
+        """What the log and `status` call it: the connection's number and the caller's id."""
+        return f"{self.session.connection.number}/{self.id}"
 
     def notification(self, notification: Notification) -> None:
         text = encode_notification(notification, self.secret)

@@ -41,10 +41,12 @@ def initiator(pair: Pair) -> Script:
 def responder(pair: Pair) -> Script:
     pair.do(Connect, ttl=None)
     yield from connecting(pair)
+    pair.say_proven()
+    yield from pair.until(never)
 
 
 def connecting(pair: Pair) -> Script:
-    """A connect() at full range, its SYN re-fired until the answer comes: the responder of three techniques."""
+    """A connect() at full range, its SYN re-fired until the SYN-ACK comes: how three techniques respond."""
     pair.mark_fired()
     if pair.blind:
         yield from pair.until(connected)
@@ -53,8 +55,6 @@ def connecting(pair: Pair) -> Script:
         assert isinstance(syn, SegmentSeen)
         yield from pair.until(lambda _: pair.connected and pair.evidence.peer_syn_ack,
                               again=lambda: pair.do(Resend, syn.segment))  # fmt: skip
-    pair.say_proven()
-    yield from pair.until(never)
 
 
 def _blind_initiator(pair: Pair) -> Script:
