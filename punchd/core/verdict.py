@@ -31,6 +31,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "is the packet filter attached, and does the route to the peer leave through an interface of this host?",
     ),
     "socket-lost": ("the kernel gave up the socket", "see cause.errno"),
+    "out-of-descriptors": ("punchd has no file descriptor left", "raise its limit (ulimit -n, LimitNOFILE=)"),
     "port-taken": ("the port that the peer named is in use on this host", "try again: each attempt draws new ports"),
     "port-refused": (
         "the peer named a port outside of this host's punch range",

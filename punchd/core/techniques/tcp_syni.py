@@ -13,7 +13,7 @@ Passes a NAT A that filters every inbound SYN; NAT B must let a SYN-ACK out afte
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, never, own, peers
+from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers
 from punchd.words.effects import Connect, Inject, Resend, SetTtl
 from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen
 from punchd.words.notification import Syn
@@ -32,7 +32,7 @@ def initiator(pair: Pair) -> Script:
         return
     assert isinstance(syn, SegmentSeen)
     pair.say_primed(Syn(syn.seq, syn.window, syn.mss, syn.window_scale, syn.sack_permitted, syn.timestamp))
-    ack = yield from pair.until(own(ACK))
+    ack = yield from pair.hold(own(ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(ack, SegmentSeen)
     pair.do(SetTtl, ttl=None)
     pair.do(Resend, ack.segment)
