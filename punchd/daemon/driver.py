@@ -27,6 +27,7 @@ from punchd.words.outcomes import Failed, Progress, Punched
 
 FULL_TTL = 64
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_LOST = {errno.EPERM, errno.ENOBUFS}  # the host's own firewall dropped it, or a queue is full: lost as on any hop
 _TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}
 
 
@@ -135,6 +136,8 @@ class Driver:
                 self._table[type(effect)](run, effect)
             except OSError as error:
                 if pair is None or isinstance(effect, do.Clear):
+                    continue
+                if isinstance(effect, do.Resend | do.Inject | do.Tell) and error.errno in _LOST:
                     continue
                 failed.add(pair)
                 run.inbox.append(_effect_failed(pair, effect, error))
