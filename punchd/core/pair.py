@@ -64,7 +64,11 @@ SEQ_MASK = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all pairs of an attempt share. `hole_ttl`: hops after which a primer dies."""
+    """What all pairs of an attempt share.
+
+    hole_ttl  hops after which a primer dies
+    blind     this host can't see segments, send captured ones again and keep time-exceeded from its sockets
+    """
 
     initiating: bool
     nonce: bytes
@@ -155,7 +159,7 @@ class Pair:
 
     @property
     def blind(self) -> bool:
-        """No ring: this host sees no segments, only what its sockets say."""
+        """This host knows only what its sockets say, and its kernel answers the peer by itself."""
         return self.terms.blind
 
     def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -37,7 +37,7 @@ def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None)
     return sock
 
 
-def listening(local: tuple[str, int], peer: str) -> socket.socket:
+def listening(local: tuple[str, int], peer: str, ttl: int | None) -> socket.socket:
     """A listener that the kernel lets nobody but `peer` reach: others' segments die in its socket filter.
 
     Recent kernels (6.18 seen) refuse filters on TCP sockets to the unprivileged; `accept` turns strangers away then.
@@ -47,6 +47,8 @@ def listening(local: tuple[str, int], peer: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _filter_peer(sock, peer)
         sock.bind(local)
+        if ttl is not None:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         sock.listen(4)
     except OSError:
         sock.close()

@@ -30,7 +30,7 @@ NEEDS = frozenset({"ring", "raw"})
 def initiator(pair: Pair) -> Script:
     pair.do(Connect, ttl=pair.hole)
     pair.do(Abort)
-    pair.do(Listen)
+    pair.do(Listen, ttl=None)
     pair.say_primed()
     answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
