@@ -18,7 +18,7 @@ the connection ESTABLISHED, and no byte ever passes.
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, never, own, peers, signal
+from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers, signal
 from punchd.core.techniques.tcp_simopen import connecting
 from punchd.words.effects import Abort, Connect, Listen, Resend
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
@@ -30,9 +30,9 @@ NEEDS = frozenset({"ring", "raw"})
 def initiator(pair: Pair) -> Script:
     pair.do(Connect, ttl=pair.hole)
     pair.do(Abort)
-    pair.do(Listen)
+    pair.do(Listen, ttl=None)
     pair.say_primed()
-    answer = yield from pair.until(own(SYN_ACK))
+    answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
 
     def resend() -> None:
