@@ -89,7 +89,7 @@ def pair(
 ) -> None:
     """Punch with one technique, or a list, and count what came of it."""
     with Lab(kind_a, kind_b, echo=None if quiet else namespace.show, **network) as lab:
-        command = daemon.split() or DAEMON
+        command = daemon.split() or None
         with Pair(lab, privileges=privileges, daemon=command, logs=logs) as ready:
             result = ready.run(
                 technique,
