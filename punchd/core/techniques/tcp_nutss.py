@@ -12,13 +12,18 @@ INVALID (nf_conntrack_proto_tcp.c); it passes where NAT A checks no sequence num
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, own, peers
+from punchd.core.pair import Pair, Script, never, own, peers
 from punchd.core.techniques.tcp_simopen import connecting
 from punchd.words.effects import Abort, Connect, Listen, Resend
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen
 
 NAME = "tcp-nutss"
 NEEDS = frozenset({"ring", "raw"})
+
+# Linux's sequence numbers rise by one in 64 ns (secure_seq.c). Within two windows after the aborted SYN (8.4 ms; the
+# second one if B's SYN came twice) NAT A would let the listener's answer pass but not follow it: both ends would be
+# ESTABLISHED, and A's data INVALID for ever. Later than that the answer is refused, and something else gets its turn.
+_APART_S = 0.010
 
 
 def initiator(pair: Pair) -> Script:
@@ -28,6 +33,7 @@ def initiator(pair: Pair) -> Script:
 
 
 def responder(pair: Pair) -> Script:
+    yield from pair.until(never, within_s=_APART_S)
     pair.do(Connect, ttl=None)
     yield from connecting(pair)
 

@@ -32,7 +32,8 @@ def initiator(pair: Pair) -> Script:
         return
     assert isinstance(syn, SegmentSeen)
     pair.say_primed(Syn(syn.seq, syn.window, syn.mss, syn.window_scale, syn.sack_permitted, syn.timestamp))
-    ack = yield from pair.until(own(ACK))
+    # before the SYN-ACK an ACK of ours is but the stack's challenge to something odd, and the socket not ESTABLISHED
+    ack = yield from pair.until(lambda event: pair.evidence.peer_syn_ack and own(ACK)(event))
     assert isinstance(ack, SegmentSeen)
     pair.do(SetTtl, ttl=None)
     pair.do(Resend, ack.segment)
