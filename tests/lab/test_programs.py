@@ -5,7 +5,6 @@ It refuses to trust ESTABLISHED: a connection that is half open, or whose window
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -18,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fcntl import F_GETFD, F_GETFL, fcntl, ioctl
+from functools import partial
 from pathlib import Path
 from termios import FIONREAD
 
@@ -70,9 +70,7 @@ def test_hundred_megabytes_arrive_whole_and_swiftly(place: tuple[Duo, str]) -> N
     with both.punched(technique) as (a, b):
         for source, target, size_mib in ((a.socket, b.socket, 100), (b.socket, a.socket, 20)):
             start = time.monotonic()
-            sent, got = _side_by_side(
-                lambda s=source, n=size_mib: _pour(s, n), lambda t=target, n=size_mib: _drink(t, n)
-            )
+            sent, got = _side_by_side(partial(_pour, source, size_mib), partial(_drink, target, size_mib))
             took_s = time.monotonic() - start
             assert sent == got
             assert took_s < size_mib / FLOOR_MIB_S
@@ -113,9 +111,8 @@ def test_socket_is_as_fresh_as_any_other(place: tuple[Duo, str]) -> None:
             assert fcntl(sock, F_GETFD)  # as the receiver asked for by MSG_CMSG_CLOEXEC
             assert _options(fresh) == _options(sock)
             assert 0 == struct.unpack("i", ioctl(sock, FIONREAD, bytes(4)))[0]
-            with pytest.raises(OSError) as none:
+            with pytest.raises(FileNotFoundError):
                 sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-            assert errno.ENOENT == none.value.errno
 
 
 def test_punchd_keeps_no_copy(place: tuple[Duo, str]) -> None:
@@ -153,11 +150,8 @@ def test_writer_to_a_closed_peer_learns_of_it_soon(place: tuple[Duo, str], close
         one.close()
         other.settimeout(SOON_S)
         assert b"" == other.recv(1)
-        deadline = time.monotonic() + SOON_S
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            while time.monotonic() < deadline:
-                other.send(b"into the void")
-                time.sleep(0.02)
+            _write_for(other, SOON_S)
 
 
 def test_half_closed_stream_goes_on_the_other_way(place: tuple[Duo, str]) -> None:
@@ -293,6 +287,13 @@ def _drink(sock: socket.socket, size_mib: int) -> bytes:
         digest.update(buffer[:got])
         left -= got
     return digest.digest()
+
+
+def _write_for(sock: socket.socket, duration_s: float) -> None:
+    deadline = time.monotonic() + duration_s
+    while time.monotonic() < deadline:
+        sock.send(b"into the void")
+        time.sleep(0.02)
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:
