@@ -10,7 +10,7 @@ Several pairs may come to work at the same moment, and each side must hand over 
   2. The initiator hands over pair c when COMMIT came on c (or stream data, which only an application can have
      sent, so c was handed over there). It need not wait for that if c is the only pair it ever answered and the
      peer's kernel has acknowledged the answer: it then closes all others unanswered, so the responder can have
-     chosen none but c.
+     chosen none but c. "Answered" counts what the kernel answered by itself, too: its SYN-ACK that the ring saw.
 
 Both rules need S to be known in time, so no answer leaves the initiator but by punchd's own hand: what its kernel
 says by itself leaves at hole range, or proves nothing (tcp_nutss.py). A blind initiator can't have that; its
@@ -20,6 +20,10 @@ Why they agree, whatever is lost, doubled or overtaken: let S be the pairs the i
 chooses within S (1). By (2) the initiator takes c either because the responder chose it, or because S = {c} for
 ever. So no two different connections are handed over. The price of a lost COMMIT is time, not agreement: the
 initiator repeats its ANSWER, and the responder, after its hand-over, lingers to repeat the COMMIT.
+
+A blind initiator can't know what its kernel answered, so for it the responder works on one pair at a time: it closes
+a pair before it fires the next. That holds as far as primers die on their way, and as the responder has heard all
+that its kernel knew when it closed: drivers read what waits before they say that a deadline has passed.
 
 States, initiator: Priming -> Exchanging -> Done. Responder: Firing -> Lingering -> Done.
 """
@@ -270,8 +274,9 @@ class Initiating(Attempt):
             self._early_given = answered[0]
             self._close_others(answered[0])
             self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
+        left = [pair for pair in self.pairs if pair.answered or pair.evidence.own_syn_ack]
         for pair in answered:
-            alone = pair.handshake and len(answered) == 1
+            alone = pair.handshake and len(left) == 1
             if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or alone):
                 self._take_over(pair)
                 return

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from running import Daemon
 
@@ -40,7 +40,7 @@ class Duo:
         self,
         techniques: Sequence[str] | str,
         *,
-        transport: str = "tcp",
+        transport: Literal["tcp", "udp"] = "tcp",
         timeout_ms: int = 10000,
         early: bool = False,
         side_delay_s: float = 0.0,
@@ -82,7 +82,7 @@ class Duo:
             side_delay_ms=want.side_delay_ms, early=want.early,
         )  # fmt: skip
         names = want.technique if want.technique == "auto" else want.technique.split(",")
-        transport = "udp" if names == ["udp"] else "tcp"
+        transport: Literal["tcp", "udp"] = "udp" if names == ["udp"] else "tcp"
         timeout_ms = 10000 + round(want.side_delay_ms) if want.must else FAILING_MS
         going = [
             self.run(

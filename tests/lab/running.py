@@ -96,6 +96,25 @@ class Daemon:
         """How many descriptors it holds."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def counts(self) -> dict[str, int]:
+        """What a daemon with the bend `counted` holds in memory; see bent_daemon.py."""
+        answer = Path(f"{self.path}.count")
+        answer.unlink(missing_ok=True)
+        self.child.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + _STOP_PATIENCE_S
+        while not answer.exists():
+            assert time.monotonic() < deadline, "punchd does not count"
+            time.sleep(0.005)
+        counts: dict[str, int] = json.loads(answer.read_text(encoding="ascii"))
+        return counts
+
+    def settles(self, before: dict[str, int], *, within_s: float = 4.0) -> dict[str, tuple[int, int]]:
+        """What differs from the earlier counts once there was time to settle; nothing if nothing leaks."""
+        deadline = time.monotonic() + within_s
+        while (now := self.counts()) != before and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return {key: (before[key], now[key]) for key in now if now[key] != before[key]}
+
     def memory_kib(self) -> int:
         """Its resident memory."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")

@@ -52,7 +52,7 @@ def test_row_of_the_table_connects_where_it_must_and_names_its_cause_where_not(
     cells = _cells(a, b, hosts_conntrack)
     assert cells
 
-    async def all_at_once(both: Duo) -> list[Any]:
+    async def all_at_once(both: Duo) -> Any:
         return await asyncio.gather(*(both.cell(want, runs=RUNS) for want in cells))
 
     with duo(a, b, hosts_conntrack=hosts_conntrack) as both:
@@ -74,7 +74,7 @@ def test_side_channel_of_three_seconds_costs_nothing_but_time() -> None:
     names = ["tcp-simopen", "tcp-midstream", "auto"]
     wants = [Want(a="linux-reject", b="linux-reject", technique=name, side_delay_ms=3000) for name in [*names, "udp"]]
 
-    async def all_at_once(both: Duo) -> list[Any]:
+    async def all_at_once(both: Duo) -> Any:
         return await asyncio.gather(*(both.cell(want, runs=3) for want in wants))
 
     with duo("linux-reject", "linux-reject") as both:
@@ -101,7 +101,7 @@ def test_long_and_lossy_path_loses_no_attempt() -> None:
     """Every word is repeated until it is answered: 200 ms of round trip and 2 % loss are only time."""
     names = ["tcp-simopen", "tcp-midstream", "auto"]
 
-    async def all_at_once(both: Duo) -> list[Any]:
+    async def all_at_once(both: Duo) -> Any:
         runs = [both.run(name if name == "auto" else [name], side_delay_s=0.1) for name in names * 4]
         runs += [both.run(["udp"], transport="udp", side_delay_s=0.1) for _ in range(4)]
         return await asyncio.gather(*runs)
@@ -126,7 +126,7 @@ def test_hundred_attempts_share_one_connection() -> None:
         assert ports[2] == ports[3]
 
 
-async def _many(both: Duo, count: int) -> list[Any]:
+async def _many(both: Duo, count: int) -> Any:
     async with client.connect(both.a.path) as near, client.connect(both.b.path) as far:
         return await asyncio.gather(*(both.run("auto", daemons=(near, far)) for _ in range(count)))
 
@@ -134,7 +134,7 @@ async def _many(both: Duo, count: int) -> list[Any]:
 def test_crossed_initiates_are_two_attempts() -> None:
     """Two peers that think of each other at the same moment get two connections, not a puzzle."""
 
-    async def crossed(both: Duo) -> list[Any]:
+    async def crossed(both: Duo) -> Any:
         async with client.connect(both.a.path) as near, client.connect(both.b.path) as far:
             return await asyncio.gather(
                 *(both.run("auto", daemons=(near, far), back=back) for back in (False, True) for _ in range(5))

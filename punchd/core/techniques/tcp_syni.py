@@ -32,7 +32,11 @@ def initiator(pair: Pair) -> Script:
         return
     assert isinstance(syn, SegmentSeen)
     pair.say_primed(Syn(syn.seq, syn.window, syn.mss, syn.window_scale, syn.sack_permitted, syn.timestamp))
-    ack = yield from pair.hold(own(ACK), pair.reopen, SYN_HOLE_S)
+    # before the SYN-ACK an ACK of ours is but the stack's challenge to something odd, and the socket not ESTABLISHED
+    acknowledged = own(ACK)
+    ack = yield from pair.hold(
+        lambda event: pair.evidence.peer_syn_ack and acknowledged(event), pair.reopen, SYN_HOLE_S
+    )
     assert isinstance(ack, SegmentSeen)
 
     def acknowledge() -> None:
