@@ -10,12 +10,20 @@ Several pairs may come to work at the same moment, and each side must hand over 
   2. The initiator hands over pair c when COMMIT came on c (or stream data, which only an application can have
      sent, so c was handed over there). It need not wait for that if c is the only pair it ever answered and the
      peer's kernel has acknowledged the answer: it then closes all others unanswered, so the responder can have
-     chosen none but c.
+     chosen none but c. "Answered" counts what the kernel answered by itself, too: its SYN-ACK that the ring saw.
+
+Both rules need S to be known in time, so no answer leaves the initiator but by punchd's own hand: what its kernel
+says by itself leaves at hole range, or proves nothing (tcp_nutss.py). A blind initiator can't have that; its
+responder therefore tries one pair at a time, and so does a blind responder, which can't say COMMIT.
 
 Why they agree, whatever is lost, doubled or overtaken: let S be the pairs the initiator has answered. The responder
 chooses within S (1). By (2) the initiator takes c either because the responder chose it, or because S = {c} for
 ever. So no two different connections are handed over. The price of a lost COMMIT is time, not agreement: the
 initiator repeats its ANSWER, and the responder, after its hand-over, lingers to repeat the COMMIT.
+
+A blind initiator can't know what its kernel answered, so for it the responder works on one pair at a time: it closes
+a pair before it fires the next. That holds as far as primers die on their way, and as the responder has heard all
+that its kernel knew when it closed: drivers read what waits before they say that a deadline has passed.
 
 States, initiator: Priming -> Exchanging -> Done. Responder: Firing -> Lingering -> Done.
 """
@@ -217,6 +225,7 @@ class Initiating(Attempt):
     __slots__ = (
         "_early",
         "_early_given",
+        "_heard",
         "_nominal",
         "_ports",
         "_redraws",
@@ -235,6 +244,7 @@ class Initiating(Attempt):
         self._early_given: Pair | None = None
         self._nominal, self.in_turn, self.patience_ms = public, in_turn, int(timeout_s * 1000)
         self._settled = False
+        self._heard: set[int] = set()
         for name in techniques:
             self._start(make_offer(name, ports))
 
@@ -242,6 +252,9 @@ class Initiating(Attempt):
         self._settled = True
 
     def _on_pair(self, pair: Pair, event: Event) -> None:
+        if pair.answered and pair.index not in self._heard:
+            self._heard.add(pair.index)
+            self._report("heard", pair)
         if (
             isinstance(event, EffectFailed)
             and self.state is State.PRIMING
@@ -261,8 +274,9 @@ class Initiating(Attempt):
             self._early_given = answered[0]
             self._close_others(answered[0])
             self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
+        left = [pair for pair in self.pairs if pair.answered or pair.evidence.own_syn_ack]
         for pair in answered:
-            alone = pair.handshake and len(answered) == 1
+            alone = pair.handshake and len(left) == 1
             if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or alone):
                 self._take_over(pair)
                 return
@@ -327,7 +341,7 @@ class Responding(Attempt):
             terms=terms,
             local=local,
             remote=notification.initiator,
-            timeout_s=timeout_s,
+            timeout_s=min(timeout_s, notification.patience_ms / 1000),
             now=now,
             state=State.FIRING,
         )

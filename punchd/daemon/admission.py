@@ -99,7 +99,7 @@ class Admission:
         return attempt
 
     def _terms(self, *, initiating: bool, nonce: bytes) -> Terms:
-        blind = not {"ring", "raw"} <= self._host.able
+        blind = not {"ring", "raw", "queue"} <= self._host.able
         return Terms(initiating, nonce, self._config.hole_ttl, blind)
 
     def _techniques(self, request: Initiate) -> list[str]:

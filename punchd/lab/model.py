@@ -149,12 +149,10 @@ class World:
             in_turn=self._in_turn,
         )  # fmt: skip
 
-    def _responding(self, notification: Notification) -> Responding:
-        able = self._able(1)
+    def _responding(self, notification: Notification, runnable: frozenset[str]) -> Responding:
         return Responding(
             terms=Terms(False, notification.nonce, self._hole_ttl, self._blind[1]),
-            local=self._local[1], notification=notification,
-            runnable=frozenset(o.technique for o in notification.offers if TECHNIQUES[o.technique].needs <= able),
+            local=self._local[1], notification=notification, runnable=runnable,
             timeout_s=self._timeout_s, now=self._clock.now,
         )  # fmt: skip
 
@@ -175,9 +173,11 @@ class World:
     def _notified(self, notification: Notification) -> None:
         self._pending -= 1
         if self.b.attempt is None:  # admission: already-responded
-            attempt = self._responding(notification)
-            if attempt.deadline is not None:
-                self._launch(self.b, attempt)
+            runnable = frozenset(
+                o.technique for o in notification.offers if TECHNIQUES[o.technique].needs <= self._able(1)
+            )
+            if runnable:  # admission: no-common-technique
+                self._launch(self.b, self._responding(notification, runnable))
 
     def _cancel(self, daemon: Daemon) -> None:
         if daemon.attempt is not None:

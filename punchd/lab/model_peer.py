@@ -219,6 +219,7 @@ class Daemon:
         self._timer_at = -1.0
         deadline = self.attempt.deadline
         if deadline is not None and deadline <= self._clock.now:
+            self._drain_ring()  # what has happened comes before what has not
             self.feed(seen.DeadlinePassed())
         else:
             self._arm()
@@ -229,10 +230,12 @@ class Daemon:
         failed: set[int] = set()
         for effect in effects:
             pair: int | None = getattr(effect, "pair", None)
-            if pair in failed and not isinstance(effect, do.ClosePair):
+            if pair in failed and not isinstance(effect, do.ClosePair | do.HandOver):
                 continue
             self.performed += 1
             code = self._faults.get(self.performed - 1)
+            if isinstance(effect, do.HandOver) and (held := self.held.get(effect.pair)) and held.sock is None:
+                code = code or Code.HOST_REFUSED
             if code is None or pair is None or isinstance(effect, do.ClosePair | do.Clear):
                 self._do(effect)
             elif isinstance(effect, do.HandOver) and effect.outcome is not None:
@@ -327,8 +330,8 @@ class Daemon:
         holding = self.held[effect.pair]
         stream, local, remote = holding.key
         if not stream:
-            assert isinstance(holding.sock, Udp)
-            holding.sock.send(holding.tag + bytes([effect.signal]), effect.ttl or FULL_TTL)
+            if isinstance(holding.sock, Udp):  # else it is the application's already
+                holding.sock.send(holding.tag + bytes([effect.signal]), effect.ttl or FULL_TTL)
         elif self.kernel.sights is not None:
             window = seen.WINDOWS[effect.signal]
             ttl = effect.ttl or FULL_TTL

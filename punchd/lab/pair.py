@@ -103,7 +103,7 @@ class Pair:
         self._logs = logs
         self._folder = Path()
         self._side_ports = iter(range(7000, 8000))
-        self._daemons: list[subprocess.Popen[Any]] = []
+        self.daemons: list[subprocess.Popen[Any]] = []
 
     def __enter__(self) -> Pair:
         self._folder = Path(tempfile.mkdtemp(prefix="punchd-lab-"))
@@ -240,7 +240,7 @@ class Pair:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self._daemons.append(daemon)
+        self.daemons.append(daemon)
         deadline = time.monotonic() + _START_PATIENCE_S
         while not _answers(path):
             if daemon.poll() is not None or time.monotonic() > deadline:
@@ -252,9 +252,9 @@ class Pair:
         return "\n".join(lines[-20:]) or "(none)"
 
     def _stop(self) -> None:
-        for daemon in self._daemons:
+        for daemon in self.daemons:
             daemon.terminate()
-        for daemon in self._daemons:
+        for daemon in self.daemons:
             try:
                 daemon.wait(5)
             except subprocess.TimeoutExpired:

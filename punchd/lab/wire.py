@@ -1,7 +1,7 @@
 """What happened on the wire, in order: a sniffer outside both NATs, and its story of each 4-tuple in words.
 
 It refuses to interpret: it says who sent what, and where a packet that is too short-lived dies. A packet is
-noted once, where it leaves its side, so what a NAT swallowed never shows.
+noted once, where it leaves its side, so what a NAT swallowed never shows. punchd's own signals bear their names.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from types import TracebackType
+
+from punchd.words.events import BY_WINDOW, Signal
 
 from .topology import Lab
 
@@ -25,6 +27,7 @@ _HOPS = ("r1", "r2", "r3")  # from A's side; B's packets meet them the other way
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35  # socket(7); Python 3.11 does not name them
 _ETH_P_ALL = 3  # packet(7): a tap bound to one protocol never sees what goes out
 _BUFFER_LEN = 16 << 20
+_TAGGED_LEN = 9  # a datagram of punchd's: the attempt's tag and one byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Packet:
     icmp: tuple[int, int] | None = None
     payload_len: int = 0
     quoted: tuple[str, str] | None = None  # source and destination inside an ICMP error
+    signal: Signal | None = None  # what one punchd tells the other by it
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,7 +66,7 @@ class Sight:
             return f"{kind} to {who}" if packet.icmp[0] == _TIME_EXCEEDED else f"NAT {who.lower()} {kind}"
         if packet.ttl == 64:
             who = f"NAT {who.lower()}"  # one hop less than its host: it answers by itself
-        dies = f" (ttl {packet.ttl}: dies at {hops[packet.ttl - 1]})" if packet.ttl <= len(hops) else ""
+        dies = f" (dies at {hops[packet.ttl - 1]})" if packet.ttl <= len(hops) else ""
         return f"{who} {_what(packet)}{dies}"
 
 
@@ -140,12 +144,15 @@ class Wire:
 
 
 def story(sights: Iterable[Sight]) -> str:
-    """One flow in one line: `A SYN (ttl 1: dies at r1), time exceeded to A, B SYN, A SYN-ACK, B ACK`."""
-    said = []
+    """One flow in one line: `A SYN (dies at r1), time exceeded to A, B SYN, A SYN-ACK, B ACK, B ACK commit`."""
+    return ", ".join(words for _, words in steps(sights))
+
+
+def steps(sights: Iterable[Sight]) -> Iterator[tuple[int, str]]:
+    """One flow, a step at a time: when it began in ns, and its words; the same one again and again is one step."""
     for words, same in groupby(sights, key=Sight.words):
-        count = len(list(same))
-        said.append(words if count == 1 else f"{words} x{count}")
-    return ", ".join(said)
+        times_ns = [sight.time_ns for sight in same]
+        yield times_ns[0], words if len(times_ns) == 1 else f"{words} x{len(times_ns)}"
 
 
 def parse(data: bytes) -> Packet | None:
@@ -165,20 +172,29 @@ def parse(data: bytes) -> Packet | None:
         return Packet(src, dst, protocol, quoted.sport, quoted.dport, ttl=ttl, icmp=kind, quoted=inner)
     sport, dport = struct.unpack_from("!HH", body)
     if protocol == socket.IPPROTO_UDP:
-        return Packet(src, dst, protocol, sport, dport, ttl=ttl, payload_len=length - head - 8)
+        signal = _tagged(body[8 : length - head])
+        return Packet(src, dst, protocol, sport, dport, ttl=ttl, payload_len=length - head - 8, signal=signal)
     if protocol != socket.IPPROTO_TCP or len(body) < 20:
         return None
-    seq, ack, offset, flags = struct.unpack_from("!IIBB", body, 4)
+    seq, ack, offset, flags, window = struct.unpack_from("!IIBBH", body, 4)
     payload_len = length - head - (offset >> 4) * 4
-    return Packet(src, dst, protocol, sport, dport, flags, seq, ack, ttl, payload_len=payload_len)
+    signal = BY_WINDOW.get(window) if flags == ACK and payload_len == 0 else None
+    return Packet(src, dst, protocol, sport, dport, flags, seq, ack, ttl, payload_len=payload_len, signal=signal)
+
+
+def _tagged(payload: bytes) -> Signal | None:
+    if len(payload) != _TAGGED_LEN or payload[-1] > max(Signal):
+        return None
+    return Signal(payload[-1])
 
 
 def _what(packet: Packet) -> str:
     if packet.icmp is not None:
         return f"ICMP {packet.icmp[0]}/{packet.icmp[1]}"
     if packet.protocol == socket.IPPROTO_UDP:
-        return "datagram"
-    names = [name for flag, name in _FLAGS if packet.flags & flag]
-    if packet.payload_len:
-        return "data"
-    return "-".join(names) or "nothing"
+        names = ["datagram"]
+    elif packet.payload_len:
+        names = ["data"]
+    else:
+        names = ["-".join(name for flag, name in _FLAGS if packet.flags & flag) or "nothing"]
+    return " ".join(names if packet.signal is None else [*names, packet.signal.name.lower()])

@@ -49,7 +49,5 @@ def test_the_invariant_holds_over_the_corpus(target: str, pure: list[Path], tmp_
 
 def test_every_target_is_run_by_the_script() -> None:
     """A target that run.sh forgets is not fuzzed."""
-    line = next(
-        line for line in (CSRC / "fuzz" / "run.sh").read_text().splitlines() if "|| targets=(" in line
-    )
+    line = next(line for line in (CSRC / "fuzz" / "run.sh").read_text().splitlines() if "|| targets=(" in line)
     assert TARGETS == sorted(line.split("targets=(")[1].rstrip(")").split())

@@ -59,9 +59,7 @@ def checksums_hold(packet: bytes) -> bool:
     return ones_sum(packet[:20]) == 0 and ones_sum(pseudo + packet[20:]) == 0
 
 
-def ip(
-    protocol: int, payload: bytes, *, options: bytes = b"", fragment: int = 0, total: int | None = None
-) -> bytes:
+def ip(protocol: int, payload: bytes, *, options: bytes = b"", fragment: int = 0, total: int | None = None) -> bytes:
     header_len = 20 + len(options)
     total = header_len + len(payload) if total is None else total
     return (
@@ -128,9 +126,7 @@ class TestSegments:
                 parse(packet[:end])
 
     @given(made, st.binary(max_size=40))
-    def test_payload_is_counted_from_the_ip_header_not_from_the_capture(
-        self, seg: Segment, data: bytes
-    ) -> None:
+    def test_payload_is_counted_from_the_ip_header_not_from_the_capture(self, seg: Segment, data: bytes) -> None:
         """The ring keeps headers only; trailers of short Ethernet frames are no payload."""
         packet = bytearray(build(seg))
         headers = len(packet)
@@ -148,9 +144,7 @@ class TestSegments:
                 pass
 
     @given(made, st.integers(0, 119), u8)
-    def test_one_altered_byte_never_passes_for_something_unbuildable(
-        self, seg: Segment, at: int, new: int
-    ) -> None:
+    def test_one_altered_byte_never_passes_for_something_unbuildable(self, seg: Segment, at: int, new: int) -> None:
         """What parses without payload can be built again: no field escapes its range."""
         packet = bytearray(build(seg))
         packet[at % len(packet)] = new
@@ -277,11 +271,7 @@ class TestFlows:
         quoted[9] = UDP
         assert 77 == flows.get_quoted(icmp(bytes(quoted)))
 
-    @given(
-        st.lists(
-            st.tuples(st.sampled_from("pdg"), st.integers(0, 40), st.integers(1, 2**64 - 1)), max_size=200
-        )
-    )
+    @given(st.lists(st.tuples(st.sampled_from("pdg"), st.integers(0, 40), st.integers(1, 2**64 - 1)), max_size=200))
     def test_the_table_behaves_like_a_dict(self, steps: list[tuple[str, int, int]]) -> None:
         """Deleting moves followers back: no gap may hide one of them."""
         flows, model = Flows(16), dict[int, int]()

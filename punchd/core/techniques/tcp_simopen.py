@@ -12,7 +12,7 @@ Needs no privilege; sees more with the ring. Does not work where NAT A drops inb
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, connected, never, own, peers
+from punchd.core.pair import SYN_HOLE_S, Pair, Script, connected, never, own, peers
 from punchd.words.effects import Abort, Connect, Resend, SetTtl
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen
 
@@ -30,7 +30,7 @@ def initiator(pair: Pair) -> Script:
         yield from _blind_initiator(pair)
         return
     pair.say_primed()
-    answer = yield from pair.until(own(SYN_ACK))
+    answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
     pair.do(SetTtl, ttl=None)
     pair.do(Resend, answer.segment)

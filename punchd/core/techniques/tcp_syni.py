@@ -13,9 +13,9 @@ Passes a NAT A that filters every inbound SYN; NAT B must let a SYN-ACK out afte
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, never, own, peers
+from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers
 from punchd.words.effects import Connect, Inject, Resend, SetTtl
-from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen
+from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen, Signal
 from punchd.words.notification import Syn
 
 NAME = "tcp-syni"
@@ -32,13 +32,22 @@ def initiator(pair: Pair) -> Script:
         return
     assert isinstance(syn, SegmentSeen)
     pair.say_primed(Syn(syn.seq, syn.window, syn.mss, syn.window_scale, syn.sack_permitted, syn.timestamp))
-    ack = yield from pair.until(own(ACK))
+    # before the SYN-ACK an ACK of ours is but the stack's challenge to something odd, and the socket not ESTABLISHED
+    acknowledged = own(ACK)
+    ack = yield from pair.hold(
+        lambda event: pair.evidence.peer_syn_ack and acknowledged(event), pair.reopen, SYN_HOLE_S
+    )
     assert isinstance(ack, SegmentSeen)
+
+    def acknowledge() -> None:
+        pair.do(Resend, ack.segment)
+        pair.tell(Signal.ANSWER)  # the peer's ring does not show it bare ACKs, so its punchd hears this
+
     pair.do(SetTtl, ttl=None)
-    pair.do(Resend, ack.segment)
+    acknowledge()
     pair.connected = True  # a stack that acknowledges a SYN-ACK is ESTABLISHED
     pair.say_answered(early=True)
-    yield from pair.repeat(peers(SYN_ACK), again=lambda: pair.do(Resend, ack.segment))
+    yield from pair.repeat(peers(SYN_ACK), again=acknowledge)
 
 
 def responder(pair: Pair) -> Script:
