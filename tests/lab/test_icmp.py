@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from duo import Talker, duo
+from duo import Talker, duo, initiate
 from foreign import Tracer, dies_of_time_exceeded
 from running import BENT, SYN_SENT, Daemon, held_sockets, tables
 
@@ -40,7 +40,7 @@ def _offers(lab: Lab) -> Iterator[list[Offer]]:
     with Daemon(lab.a) as daemon, Talker(daemon.path) as talker:
         found = []
         for number in range(OPEN):
-            talker.say(_initiate(lab, str(number)))
+            talker.say(initiate(lab, "tcp-simopen", id=str(number), timeout_ms=30_000))
             found += decode_notification(talker.hear()["notification"]).offers
         yield found
         time.sleep(0.1)
@@ -82,7 +82,7 @@ def test_verdict_and_minimum_ttl_each_keep_an_attempt_alive_alone(bend: str) -> 
         Talker(both.a.path) as near,
         Talker(both.b.path) as far,
     ):
-        near.say(_initiate(both.lab, "1"))
+        near.say(initiate(both.lab, "tcp-simopen"))
         text = near.hear()["notification"]
         time.sleep(0.3)
         assert [SYN_SENT] == [sock["state"] for sock in held_sockets(both.lab.a)]
@@ -124,10 +124,3 @@ def _flood(tracer: Tracer) -> int:
         if number % 50 == 0:
             arrived += tracer.errors()
     return arrived
-
-
-def _initiate(lab: Lab, id: str) -> dict[str, object]:
-    return {
-        "id": id, "call": "initiate", "peer": lab.public_b, "self": lab.public_a, "techniques": ["tcp-simopen"],
-        "timeout_ms": 30_000,
-    }  # fmt: skip

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
-from duo import Talker
+from duo import Talker, initiate
 from foreign import Tracer
 from running import Daemon, answers, held_sockets, punch_sockets, tables
 
@@ -145,12 +145,7 @@ def test_kill_after_any_effect_leaves_the_host_clean(
 def _attempt(lab: Lab, paths: dict[str, str], technique: str, *, mortal: str) -> bool:
     """One attempt, as far as it gets; whether the mortal side outlived it."""
     with Talker(paths["a"]) as near, Talker(paths["b"]) as far:
-        near.say(
-            {
-                "id": "1", "call": "initiate", "peer": lab.public_b, "self": lab.public_a, "techniques": "auto" if technique == "auto" else [technique],
-                "transport": "udp" if technique == "udp" else "tcp",
-            }
-        )  # fmt: skip
+        near.say(initiate(lab, technique))
         text = near.hear().get("notification")
         if text is None:
             return False
