@@ -134,6 +134,15 @@ def duo(
             yield Duo(made, a, b)
 
 
+def initiate(lab: Lab, technique: str, *, id: str = "1", timeout_ms: int = 10000) -> dict[str, Any]:
+    """A's request for one technique, or for `auto`."""
+    return {
+        "id": id, "call": "initiate", "peer": lab.public_b, "self": lab.public_a, "timeout_ms": timeout_ms,
+        "techniques": technique if technique == "auto" else [technique],
+        "transport": "udp" if technique == "udp" else "tcp",
+    }  # fmt: skip
+
+
 async def _side(attempt: client.Attempt, t0_ns: int, *, early: bool) -> dict[str, Any]:
     said: dict[str, Any] = {"ok": False, "failed": [], "t0_ns": t0_ns}
 
