@@ -29,7 +29,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from punchd.core import verdict
-from punchd.core.pair import Pair, Terms
+from punchd.core.pair import Pair, ScriptEvent, Terms
 from punchd.core.plan import offer as make_offer
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
@@ -128,8 +128,8 @@ class Attempt:
             case Settled():
                 self._on_settled()
             case _:
-                self.pairs[event.pair].feed(event, now)
-                self._on_pair(self.pairs[event.pair], event)
+                pair = self.pairs[event.pair]
+                self._on_pair(pair, pair.feed(event, now))
         if not self.done:
             self._consider()
         return self._take()
@@ -209,7 +209,7 @@ class Attempt:
 
     def _on_settled(self) -> None: ...
 
-    def _on_pair(self, pair: Pair, event: Event) -> None: ...
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None: ...
 
     def _consider(self) -> None:
         raise NotImplementedError  # each role has its own rule
@@ -245,7 +245,7 @@ class Initiating(Attempt):
     def _on_settled(self) -> None:
         self._settled = True
 
-    def _on_pair(self, pair: Pair, event: Event) -> None:
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
         if (
             isinstance(event, EffectFailed)
             and self.state is State.PRIMING
@@ -369,7 +369,7 @@ class Responding(Attempt):
         self._next_at = self.now + self._pause_s
         self._report("trying", pair)
 
-    def _on_pair(self, pair: Pair, event: Event) -> None:
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
         if self.state is State.LINGERING and pair.committed:
             asks_again = isinstance(event, SignalSeen | SegmentSeen) and _is_answer(event)
             if asks_again:

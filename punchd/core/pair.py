@@ -221,18 +221,19 @@ class Pair:
 
     # -- what the attempt says -------------------------------------------------------------------------------
 
-    def feed(self, event: ScriptEvent, now: float) -> None:
-        """Take one event: evidence first, then the script."""
+    def feed(self, event: ScriptEvent, now: float) -> ScriptEvent:
+        """Take one event: evidence first, then the script. Returns it as understood: a signal is no mere segment."""
         if self.closed or self.script is None:
-            return
+            return event
         self.now = now
         event = self._witness(event)
         if self.fail_code is not None:
-            return
+            return event
         try:
             self.script.send(event)
         except StopIteration:
             self.script = None
+        return event
 
     def start(self, script: Script, now: float) -> None:
         """Run the script to its first wait."""

@@ -12,10 +12,10 @@ INVALID (nf_conntrack_proto_tcp.c); it passes where NAT A checks no sequence num
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, never, own, peers
-from punchd.core.techniques.tcp_simopen import connecting
-from punchd.words.effects import Abort, Connect, Listen, Resend
-from punchd.words.events import SYN, SYN_ACK, SegmentSeen
+from punchd.core.pair import Pair, Script, never, own
+from punchd.core.techniques.tcp_simopen import connecting, insisting
+from punchd.words.effects import Abort, Connect, Listen
+from punchd.words.events import SYN_ACK, SegmentSeen
 
 NAME = "tcp-nutss"
 NEEDS = frozenset({"ring", "raw"})
@@ -50,4 +50,4 @@ def listening(pair: Pair) -> Script:
     answer = yield from pair.until(own(SYN_ACK))
     assert isinstance(answer, SegmentSeen)
     pair.say_answered(handshake=True)
-    yield from pair.repeat(peers(SYN), again=lambda: pair.do(Resend, answer.segment))
+    yield from insisting(pair, answer)

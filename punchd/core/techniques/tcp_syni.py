@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from punchd.core.pair import Pair, Script, never, own, peers
 from punchd.words.effects import Connect, Inject, Resend, SetTtl
-from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen
+from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen, Signal
 from punchd.words.notification import Syn
 
 NAME = "tcp-syni"
@@ -35,11 +35,17 @@ def initiator(pair: Pair) -> Script:
     # before the SYN-ACK an ACK of ours is but the stack's challenge to something odd, and the socket not ESTABLISHED
     ack = yield from pair.until(lambda event: pair.evidence.peer_syn_ack and own(ACK)(event))
     assert isinstance(ack, SegmentSeen)
+    segment = ack.segment
+
+    def again() -> None:
+        pair.do(Resend, segment)
+        pair.tell(Signal.ANSWER)  # a peer that has the ACK already sees nothing in another one
+
     pair.do(SetTtl, ttl=None)
-    pair.do(Resend, ack.segment)
+    pair.do(Resend, segment)
     pair.connected = True  # a stack that acknowledges a SYN-ACK is ESTABLISHED
     pair.say_answered(early=True)
-    yield from pair.repeat(peers(SYN_ACK), again=lambda: pair.do(Resend, ack.segment))
+    yield from pair.repeat(peers(SYN_ACK), again)
 
 
 def responder(pair: Pair) -> Script:
