@@ -265,9 +265,9 @@ class Initiating(Attempt):
             self._early_given = answered[0]
             self._close_others(answered[0])
             self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
-        left = [pair for pair in self.pairs if pair.answered or pair.evidence.own_syn_ack]
+        heard = [pair for pair in self.pairs if pair.answered or pair.connected or pair.evidence.own_syn_ack]
         for pair in answered:
-            alone = pair.handshake and len(left) == 1
+            alone = pair.handshake and len(heard) == 1
             if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or alone):
                 self._take_over(pair)
                 return

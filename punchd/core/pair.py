@@ -279,11 +279,8 @@ class Pair:
                     self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
-                if not self.connected:
-                    self.fail(
-                        "reset-by-peer-side" if event.errno in _RESET else "socket-lost",
-                        _errno_cause(event.errno),
-                    )
+                code = "reset-by-peer-side" if event.errno in _RESET else "socket-lost"
+                self.fail(code, os.strerror(event.errno))
             case IcmpSeen():
                 seen.icmp = (event.type, event.code, event.sender)
             case EffectFailed():
@@ -369,7 +366,3 @@ def never(event: ScriptEvent) -> bool:
 
 
 _RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
-
-
-def _errno_cause(errno: int) -> str:
-    return os.strerror(errno)
