@@ -24,8 +24,8 @@ from punchd.lab.topology import Lab
 from punchd.lab.transfer import TransferError, exchange
 
 PATIENCE_S = 15.0
-FAILING_MS = 2500
-"""What a cell that may fail gets: five techniques of a list never come to their ends sooner."""
+FAILING_MS = 1500
+"""What a cell that may fail gets: longer than the kernel's first retransmission of a SYN."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ It refuses to ask the daemon what it did: foreign sockets tell what reached them
 
 from __future__ import annotations
 
-import os
 import signal
 import statistics
 import time
@@ -20,7 +19,7 @@ from punchd.lab.topology import Lab
 from punchd.wire.peer import decode_notification
 from punchd.words.notification import Offer
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.needs("queue", "rules")]
 
 OPEN = 200
 INSIDE, OUTSIDE = 25555, 33434

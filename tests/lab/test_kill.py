@@ -25,7 +25,7 @@ from running import Daemon, answers, held_sockets, punch_sockets, tables
 from punchd.lab.namespace import Namespace
 from punchd.lab.topology import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.needs("rules")]
 
 TECHNIQUES = ["tcp-direct", "tcp-simopen", "tcp-midstream", "tcp-syni", "tcp-nutss", "udp", "auto"]
 EFFECTS_MAX = 60
