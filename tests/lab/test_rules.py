@@ -9,10 +9,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from packets import ACK, RST, Packet, Probe
+from packets import Probe
 from running import Daemon
 
 from punchd.lab.topology import Lab
+from punchd.lab.wire import ACK, RST, Packet
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.needs("rules")]
 
