@@ -54,7 +54,9 @@ def begun(attempt: Attempt) -> list[Effect]:
     return attempt.begin() + attempt.step(Settled(), 0.0)
 
 
-def seen(pair: int, flags: int, *, outgoing: bool = False, seq: int = 0, ack: int = 0, window: int = 64240) -> SegmentSeen:
+def seen(
+    pair: int, flags: int, *, outgoing: bool = False, seq: int = 0, ack: int = 0, window: int = 64240
+) -> SegmentSeen:
     """A segment as the ring reports it."""
     return SegmentSeen(pair, outgoing, flags, seq, ack, window, 64, b"segment", 1460, 7, True, None)
 

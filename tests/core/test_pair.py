@@ -234,7 +234,9 @@ def test_icmp_and_readable_are_written_down() -> None:
 # -- failing and ending ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("errno", "code"), [(111, "reset-by-peer-side"), (104, "reset-by-peer-side"), (113, "socket-lost")])
+@pytest.mark.parametrize(
+    ("errno", "code"), [(111, "reset-by-peer-side"), (104, "reset-by-peer-side"), (113, "socket-lost")]
+)
 def test_a_socket_that_fails_loses_the_pair(errno: int, code: str) -> None:
     """The kernel won't try again, so waiting is vain."""
     pair, _ = a_pair()

@@ -204,7 +204,7 @@ def test_syni_re_sends_the_acknowledgement_at_full_range() -> None:
 
 
 def test_syni_is_not_fooled_by_its_stacks_challenge() -> None:
-    """Counterexample: the peer's SYN came through, the stack challenged a signal, and a socket in SYN_RECV was given."""
+    """Counterexample: the stack challenged a signal, and a socket in SYN_RECV was given."""
     attempt = initiating("tcp-syni")
     begun(attempt)
     feed(attempt, 0.1, own_syn(), peer_syn(), own_syn_ack())
