@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* capture.c - the one mmap'd AF_PACKET ring: every frame the filter keeps, once.
+/* capture.c - the one mmap'd AF_PACKET ring: what its filter keeps.
  * It parses nothing (frame.c does) and knows no attempt.
  *
  * TPACKET_V2, for it wakes the reader per frame where V3 waits for its block's

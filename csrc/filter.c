@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* filter.c - classic BPF programs: what the kernel is to keep for punchd.
- * It attaches nothing (send.c and capture.c do) and knows no flow, only port ranges.
+ * It attaches nothing (send.c does) and knows no flow, only port ranges.
  *
  * Programs are written as lines with named places; assemble() turns the names
  * into distances. A load beyond the packet's end makes the kernel drop it.

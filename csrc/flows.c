@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* flows.c - from a connection's 4-tuple to the token Python gave it.
- * It never grows after flows_new, owns nothing of Python's and parses nothing itself.
+ * It never grows after flows_new, and parses nothing itself (segment.c does).
  *
  * Open addressing with linear probing, at most half full. Deleting moves the
  * followers of a run back into the gap, so there are no tombstones and a

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* frame.c - a frame of the TPACKET_V2 ring becomes a record, if its flow is known.
- * It makes no system calls and owns no frame; taking and giving back is capture.c's.
+/* frame.c - a frame of the ring becomes a record, if its flow is known.
+ * It makes no system calls; taking a frame and giving it back is capture.c's.
  */
 #include "frame.h"
 

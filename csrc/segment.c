@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* segment.c - TCP segments without payload and ICMP errors: structs to bytes and back.
+/* segment.c - TCP headers and ICMP errors: structs to bytes and back.
  * It makes no system calls, allocates nothing and keeps no state.
  *
  * Parsers are total: each answers for every input, reads nothing beyond its
@@ -193,7 +193,7 @@ int punchd_segment_retouch(uint8_t *bytes, size_t bytes_len, uint8_t ttl)
 	if (len < 0)
 		return len;
 	if (seg.payload_len)
-		return PUNCHD_UNSUPPORTED;      /* nobody captured its payload */
+		return PUNCHD_UNSUPPORTED;      /* its payload is gone */
 	if (ttl == 0)
 		return PUNCHD_MALFORMED;
 	ip_len = (size_t)(bytes[0] & 15) * 4;

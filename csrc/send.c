@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* send.c - the raw socket that crafted segments leave by, and filters onto sockets.
+/* send.c - the raw socket of crafted segments, and filters onto sockets.
  * It crafts and reads no packet (segment.c does) and waits for nothing.
  */
 #define _GNU_SOURCE

@@ -18,9 +18,7 @@ from punchd.meeting import Meeting, address_of
 
 async def send(host: str, port: int, me: str, peer: str, path: str) -> None:
     async with Meeting(host, port, me) as meeting, punchd.client.connect() as daemon:
-        attempt = await daemon.initiate(
-            peer=address_of(await meeting.find(peer)), self_=address_of(meeting.you)
-        )
+        attempt = await daemon.initiate(peer=address_of(await meeting.find(peer)), self_=address_of(meeting.you))
         await meeting.tell(peer, await attempt.notification())
         punched = await attempt.result()
     print(f"{punched.technique} to {punched.remote} in {punched.elapsed_ms:.0f} ms")

@@ -37,7 +37,8 @@ def main(log_level: str, **options: Any) -> None:
 
     try:
         service.run(Config(**options))
-    except PunchdError:
+    except PunchdError as error:
+        click.echo(f"punchd: {error.message}\n        {error.advice}", err=True)
         sys.exit(1)
 
 

@@ -57,7 +57,8 @@ class Punched:
     technique: str
     local: str
     remote: str
-    rtt_ms: float
+    rtt_ms: float | None
+    """None where it was not measured."""
     elapsed_ms: float
 
 
@@ -210,7 +211,7 @@ class Entry:
             technique=final.get("technique", ""),
             local=final.get("local", ""),
             remote=final.get("remote", ""),
-            rtt_ms=final.get("rtt_ms", 0.0),
+            rtt_ms=final.get("rtt_ms"),
             elapsed_ms=final.get("elapsed_ms", 0.0),
         )
 

@@ -124,7 +124,7 @@ def main() -> None:
         if failed.advice:
             click.echo(f"          {failed.advice}", err=True)
         sys.exit(1)
-    except (NoDaemon, MeetingError) as error:
+    except (NoDaemon, MeetingError, BrokenPipeError, ConnectionResetError) as error:
         click.echo(f"punchctl: {error}", err=True)
         sys.exit(2)
 
@@ -152,19 +152,32 @@ async def _carry_in(attempt: Attempt, meeting: Meeting, partner: str) -> None:
 
 
 def _pump(sock: socket.socket) -> None:
-    """stdin to the socket in a thread, the socket to stdout here; the peer's end of stream ends both."""
+    """stdin to the socket in a thread, the socket to stdout here.
+
+    When the peer has said all, our reader is told so, and what stdin still holds goes out; only a person at a
+    terminal is not waited for.
+    """
     sock.setblocking(True)
-    threading.Thread(target=_pump_in, args=(sock,), name="stdin", daemon=True).start()
+    inward = threading.Thread(target=_pump_in, args=(sock,), name="stdin", daemon=True)
+    inward.start()
     while chunk := sock.recv(_CHUNK_LEN):
         view = memoryview(chunk)
         while view:
             view = view[os.write(sys.stdout.fileno(), view) :]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    if not sys.stdin.isatty():
+        inward.join()
 
 
 def _pump_in(sock: socket.socket) -> None:
-    while chunk := os.read(sys.stdin.fileno(), _CHUNK_LEN):
-        sock.sendall(chunk)
-    sock.shutdown(socket.SHUT_WR)
+    try:
+        while chunk := os.read(sys.stdin.fileno(), _CHUNK_LEN):
+            sock.sendall(chunk)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # the peer takes no more; the reading side says the rest
 
 
 def _show(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -1,5 +1,5 @@
-"""Claims about client.py, punchctl, the examples and the C client, against a fake daemon on the real socket edge.
-The fake knows no NAT: a notification names an attempt of its own, and both get the ends of one TCP connection."""
+"""Claims about client.py, punchctl, the examples and the C client, against a fake daemon on the real socket
+edge. It knows no NAT: a notification names an attempt of its own, and both get the ends of one connection."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import uvloop
 
-from punchd.client import NoDaemon, PunchFailed, connect, connect_blocking
+from punchd.client import InitiateKeys, NoDaemon, PunchFailed, connect, connect_blocking
+from punchd.client_book import Book
 from punchd.edge.connection import Callbacks, Connection
 from punchd.edge.control import ControlServer
 from punchd.edge.sockpath import listen
 from punchd.wire import api, replies
 from punchd.words.errors import Code, PeerError, RequestError
-from punchd.words.requests import Cancel, Initiate, Notify, Ping, Respond, Status
+from punchd.words.requests import Cancel, Initiate, Notify, Ping, Place, Respond, Status, Transport
 
 HOME = Path(__file__).parent.parent
 
@@ -94,7 +96,7 @@ class FakeDaemon:
 
     def hand_over(self, connection: Connection, request: Initiate | Respond, sock: socket.socket) -> None:
         sock.setblocking(False)
-        ends = {"local": "%s:%d" % sock.getsockname(), "remote": "%s:%d" % sock.getpeername()}
+        ends = {"local": spell(sock.getsockname()), "remote": spell(sock.getpeername())}
         if request.early:
             early = replies.progress(request.id, "early", technique="tcp-direct", fds=1)
             connection.send(early, sock.detach())
@@ -103,6 +105,10 @@ class FakeDaemon:
             request.id, technique="tcp-direct", rtt_ms=0.1, elapsed_ms=2.0, fds=int(fd is not None), **ends
         )
         connection.send(line, fd)
+
+
+def spell(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 @contextmanager
@@ -195,7 +201,7 @@ def test_many_attempts_share_a_connection_and_keep_their_own_sockets(run: Any, t
             for first, second in zip(firsts, seconds, strict=True):
                 near, far = await first.result(), await second.result()
                 with near.socket, far.socket:
-                    assert near.local == far.remote == "%s:%d" % far.socket.getpeername()
+                    assert near.local == far.remote == spell(far.socket.getpeername())
                     near.socket.send(first.id.encode())
                     assert first.id.encode() == await asyncio.get_running_loop().sock_recv(far.socket, 9)
 
@@ -297,8 +303,48 @@ def test_a_caller_without_permission_reads_why(tmp_path: Path) -> None:
     """The daemon's one line reaches the application as its error."""
     with fake_daemon(tmp_path) as (fake, path):
         fake.refuse = replies.error(None, RequestError(Code.NOT_PERMITTED, "uid 1000 may not call"))
-        with connect_blocking(path) as daemon, pytest.raises(PunchFailed, match="not-permitted.*--group"):
+        with connect_blocking(path) as daemon, pytest.raises(PunchFailed, match=r"not-permitted.*--group"):
             daemon.ping()
+
+
+def test_what_the_client_spells_the_daemon_reads() -> None:
+    """The client repeats no types: each argument must be a key of the daemon's table."""
+    keys = {"peer": ["198.51.100.2:1"], "self_": "203.0.113.2", "transport": "udp", "techniques": ["udp"]}
+    more = {
+        "timeout_ms": 5,
+        "early": True,
+        "secret": "s" * 16,
+        "side_delay_ms": 1.5,
+        "on_notification": print,
+    }
+    assert set(InitiateKeys.__annotations__) == set(keys | more)
+    line, entry = Book().open("initiate", keys | more)
+    wanted = Initiate(
+        id=entry.id,
+        peer=(Place("198.51.100.2", 1),),
+        self_=(Place("203.0.113.2"),),
+        transport=Transport.UDP,
+        techniques=("udp",),
+        timeout_ms=5,
+        early=True,
+        secret=b"s" * 16,
+        side_delay_ms=1.5,
+    )
+    assert wanted == api.decode_request(line)
+    line, entry = Book().open("respond", {"notification": "é", "from_": ["203.0.113.0/24"], "timeout_ms": None})
+    assert Respond(id=entry.id, notification="é", from_=(IPv4Network("203.0.113.0/24"),)) == api.decode_request(line)
+
+
+def test_keys_of_a_newer_daemon_are_ignored(tmp_path: Path) -> None:
+    """Clients must live with keys and stages they do not know."""
+    near, far = socket.socketpair()
+    with near, far:
+        book = Book()
+        _, entry = book.open("initiate", {"peer": "198.51.100.2"})
+        far.send(b'{"id":"1","status":"progress","stage":"dreaming","colour":"green"}\n{"id":"9","status":"ok"}\n')
+        assert book.receive(near)
+        assert "dreaming" == entry.progress[0].stage
+        assert not entry.ended
 
 
 def test_no_daemon_says_how_to_start_one(tmp_path: Path) -> None:
@@ -338,9 +384,7 @@ def test_a_request_beyond_a_line_is_refused_here(tmp_path: Path) -> None:
 
 
 def ctl(path: str, *arguments: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        ctl_command(*arguments), env=environment(path), capture_output=True, timeout=20, **more
-    )
+    return subprocess.run(ctl_command(*arguments), env=environment(path), capture_output=True, timeout=20, **more)
 
 
 def ctl_command(*arguments: str) -> list[str]:
@@ -376,8 +420,10 @@ def rendezvous() -> Iterator[str]:
     program = [sys.executable, str(HOME / "examples" / "rendezvous.py"), "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().decode().split()[-1]
-        server.terminate()
+        try:
+            yield server.stdout.readline().decode().split()[-1]
+        finally:
+            server.terminate()
 
 
 @pytest.mark.slow
@@ -385,9 +431,7 @@ def test_punchctl_cat_moves_bytes_both_ways_and_ends(tmp_path: Path) -> None:
     """As ssh's ProxyCommand does: both directions, binary, end of stream passed on."""
     there, back = os.urandom(300_000), os.urandom(200_000)
     with fake_daemon(tmp_path) as (_, path), rendezvous() as where:
-        listening = ctl_command(
-            "cat", "--rendezvous", where, "--name", "bob", "--listen", "--peer", "anna", "-v"
-        )
+        listening = ctl_command("cat", "--rendezvous", where, "--name", "bob", "--listen", "--peer", "anna", "-v")
         calling = ctl_command("cat", "--rendezvous", where, "--name", "anna", "--peer", "bob", "-v")
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with (
@@ -436,9 +480,7 @@ def test_the_client_in_c_initiates_and_responds(tmp_path: Path) -> None:
         with subprocess.Popen(first, stdout=subprocess.PIPE) as initiator:
             assert initiator.stdout is not None
             text = initiator.stdout.readline().decode().strip()
-            second = subprocess.run(
-                [program, path, "respond", text], stdout=subprocess.PIPE, check=True, timeout=20
-            )
+            second = subprocess.run([program, path, "respond", text], stdout=subprocess.PIPE, check=True, timeout=20)
             assert b"hello from the responder\n" == initiator.stdout.read()
         assert b"hello from the initiator\n" == second.stdout.splitlines(keepends=True)[-1]
         refused = subprocess.run([program, path, "respond", "bad"], stderr=subprocess.PIPE, timeout=20)

@@ -12,6 +12,10 @@ Several pairs may come to work at the same moment, and each side must hand over 
      peer's kernel has acknowledged the answer: it then closes all others unanswered, so the responder can have
      chosen none but c. "Answered" counts what the kernel answered by itself, too: its SYN-ACK that the ring saw.
 
+Both rules need S to be known in time, so no answer leaves the initiator but by punchd's own hand: what its kernel
+says by itself leaves at hole range, or proves nothing (tcp_nutss.py). A blind initiator can't have that; its
+responder therefore tries one pair at a time, and so does a blind responder, which can't say COMMIT.
+
 Why they agree, whatever is lost, doubled or overtaken: let S be the pairs the initiator has answered. The responder
 chooses within S (1). By (2) the initiator takes c either because the responder chose it, or because S = {c} for
 ever. So no two different connections are handed over. The price of a lost COMMIT is time, not agreement: the
@@ -221,6 +225,7 @@ class Initiating(Attempt):
     __slots__ = (
         "_early",
         "_early_given",
+        "_heard",
         "_nominal",
         "_ports",
         "_redraws",
@@ -239,6 +244,7 @@ class Initiating(Attempt):
         self._early_given: Pair | None = None
         self._nominal, self.in_turn, self.patience_ms = public, in_turn, int(timeout_s * 1000)
         self._settled = False
+        self._heard: set[int] = set()
         for name in techniques:
             self._start(make_offer(name, ports))
 
@@ -246,6 +252,9 @@ class Initiating(Attempt):
         self._settled = True
 
     def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
+        if pair.answered and pair.index not in self._heard:
+            self._heard.add(pair.index)
+            self._report("heard", pair)
         if (
             isinstance(event, EffectFailed)
             and self.state is State.PRIMING
@@ -332,7 +341,7 @@ class Responding(Attempt):
             terms=terms,
             local=local,
             remote=notification.initiator,
-            timeout_s=timeout_s,
+            timeout_s=min(timeout_s, notification.patience_ms / 1000),
             now=now,
             state=State.FIRING,
         )

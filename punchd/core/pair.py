@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
-from punchd.words.effects import Clear, ClosePair, Effect, Tell
+from punchd.words.effects import Clear, ClosePair, Effect, Resend, Tell
 from punchd.words.events import (
     ACK,
     BY_WINDOW,
@@ -54,12 +54,21 @@ Wanted = Callable[[ScriptEvent], bool]
 FIRST_REFIRE_S = 0.150
 REFIRE_GROWTH = 1.6
 REFIRE_CEILING_S = 2.0
+
+# How long a primed hole may wait before it is primed again: well within the shortest life met in the field.
+SYN_HOLE_S = 100.0  # Linux: 120 s (nf_conntrack_tcp_timeout_syn_sent)
+ACK_HOLE_S = 240.0  # Linux: 300 s for a picked-up connection without reply
+UDP_HOLE_S = 12.0  # home gateways: from 30 s after a single packet (Hätönen et al. 2010)
 SEQ_MASK = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all pairs of an attempt share. `hole_ttl`: hops after which a primer dies."""
+    """What all pairs of an attempt share.
+
+    hole_ttl  hops after which a primer dies
+    blind     this host can't see segments, send captured ones again and keep time-exceeded from its sockets
+    """
 
     initiating: bool
     nonce: bytes
@@ -108,6 +117,7 @@ class Pair:
         "now",
         "offer",
         "outbox",
+        "own_syn",
         "primed",
         "proven",
         "rcv_nxt",
@@ -130,6 +140,7 @@ class Pair:
         self.fired_at: float | None = None
         self.reach_at: float | None = None
         self.syn: Syn | None = None
+        self.own_syn: SegmentSeen | None = None
         self.snd_nxt: int | None = None
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
@@ -148,7 +159,7 @@ class Pair:
 
     @property
     def blind(self) -> bool:
-        """No ring: this host sees no segments, only what its sockets say."""
+        """This host knows only what its sockets say, and its kernel answers the peer by itself."""
         return self.terms.blind
 
     def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -212,6 +223,23 @@ class Pair:
             elif wanted(event):
                 self.deadline = None
                 return event
+
+    def hold(self, wanted: Wanted, reprime: Callable[[], None], every_s: float) -> Waiting:
+        """Wait for the peer's FIRE for as long as it takes; prime again before the hole ages."""
+        while True:
+            event = yield from self.until(wanted, within_s=every_s)
+            if not isinstance(event, DeadlinePassed):
+                return event
+            reprime()
+
+    def reopen(self) -> None:
+        """The same SYN through a mapping made anew: a tracked SYN's timer is not refreshed by repeating it.
+
+        nf_conntrack_proto_tcp.c: SYN_SENT stays 120 s from the first SYN; a RST clears an unreplied entry at once.
+        """
+        if self.own_syn is not None:
+            self.do(Clear, ttl=self.hole, seq=(self.own_syn.seq + 1) & SEQ_MASK)
+            self.do(Resend, self.own_syn.segment, self.hole)
 
     def repeat(self, stimulus: Wanted, again: Callable[[], None]) -> Script:
         """Until the attempt ends this pair: answer each repeated stimulus, and unasked with growing pauses."""
@@ -279,8 +307,10 @@ class Pair:
                     self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
-                code = "reset-by-peer-side" if event.errno in _RESET else "socket-lost"
-                self.fail(code, os.strerror(event.errno))
+                if not self.given:
+                    self.fail(
+                        "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
+                    )
             case IcmpSeen():
                 seen.icmp = (event.type, event.code, event.sender)
             case EffectFailed():
@@ -296,7 +326,7 @@ class Pair:
         seen, kind = self.evidence, event.flags & (SYN_ACK | RST)
         if event.outgoing:
             if kind == SYN:
-                seen.own_syn, self.snd_nxt = True, (event.seq + 1) & SEQ_MASK
+                seen.own_syn, self.own_syn, self.snd_nxt = True, event, (event.seq + 1) & SEQ_MASK
             elif kind == SYN_ACK:
                 seen.own_syn_ack = True
                 self.snd_nxt, self.rcv_nxt = (event.seq + 1) & SEQ_MASK, event.ack

@@ -31,6 +31,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "is the packet filter attached, and does the route to the peer leave through an interface of this host?",
     ),
     "socket-lost": ("the kernel gave up the socket", "see cause.errno"),
+    "out-of-descriptors": ("punchd has no file descriptor left", "raise its limit (ulimit -n, LimitNOFILE=)"),
     "port-taken": ("the port that the peer named is in use on this host", "try again: each attempt draws new ports"),
     "port-refused": (
         "the peer named a port outside of this host's punch range",
@@ -46,13 +47,16 @@ _ICMP_TIME_EXCEEDED = 11
 def pair_code(pair: Pair) -> str:
     """The cause, as an error code, why this pair is not connected (so far)."""
     seen = pair.evidence
+    refused = seen.icmp is not None and seen.icmp[0] != _ICMP_TIME_EXCEEDED
+    if pair.fail_code == "reset-by-peer-side" and seen.rst_ttl is None and refused:
+        return "refused-by-icmp"  # the kernel calls both ECONNREFUSED
     if pair.fail_code is not None:
         return pair.fail_code
     if seen.heard() or seen.own_syn_ack:
         return "answer-unacknowledged"
     if seen.rst_ttl is not None:
         return "reset-by-peer-side"
-    if seen.icmp is not None and seen.icmp[0] != _ICMP_TIME_EXCEEDED:
+    if refused:
         return "refused-by-icmp"
     return "nothing-heard"
 

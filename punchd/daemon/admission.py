@@ -3,6 +3,7 @@ Performs nothing on the network and words no outcome; an attempt that it lets in
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import OrderedDict
@@ -98,7 +99,7 @@ class Admission:
         return attempt
 
     def _terms(self, *, initiating: bool, nonce: bytes) -> Terms:
-        blind = not {"ring", "raw"} <= self._host.able
+        blind = not {"ring", "raw", "queue"} <= self._host.able
         return Terms(initiating, nonce, self._config.hole_ttl, blind)
 
     def _techniques(self, request: Initiate) -> list[str]:
@@ -143,14 +144,12 @@ class Admission:
 
     def _route(self, remote: str) -> str:
         try:
-            return sockets.source_address(remote)
+            local = sockets.source_address(remote)
         except OSError as error:
-            raise HostError(
-                Code.HOST_REFUSED,
-                f"this host has no route to {remote}: {error.strerror}",
-                advice="check the routes (ip route get)",
-                cause={"call": "connect", "errno": error.errno},
-            ) from error
+            raise _no_route(remote, error) from error
+        if local == remote:
+            raise RequestError(Code.TARGET_REFUSED, f"{remote} is this host itself; nothing is sent there")
+        return local
 
     def _public(self, request: Initiate, local: str) -> str:
         address = request.self_[0].address if request.self_ else self._config.public or local
@@ -162,6 +161,21 @@ class Admission:
                 advice="give `self`, this host's public address as the rendezvous server sees it",
             )
         return address
+
+
+def _no_route(remote: str, error: OSError) -> RequestError | HostError:
+    match error.errno:
+        case errno.EACCES:  # connect(2): a broadcast address, without SO_BROADCAST
+            return RequestError(Code.TARGET_REFUSED, f"{remote} is a broadcast address; nothing is sent there")
+        case errno.EMFILE | errno.ENFILE:
+            return HostError(Code.OUT_OF_DESCRIPTORS, f"punchd has no descriptor left: {error.strerror}")
+        case _:
+            return HostError(
+                Code.HOST_REFUSED,
+                f"this host has no route to {remote}: {error.strerror}",
+                advice="check the routes (ip route get)",
+                cause={"call": "connect", "errno": error.errno},
+            )
 
 
 _TECHNIQUES_ADVICE = "one of " + ", ".join(TECHNIQUES)

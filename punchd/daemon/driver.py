@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import structlog
+
 from punchd.core.attempt import Attempt
 from punchd.daemon.held import Held
-from punchd.daemon.host import Host
+from punchd.daemon.host import FLOWS, Host
 from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
@@ -25,13 +27,21 @@ from punchd.words.errors import Code
 from punchd.words.notification import Notification
 from punchd.words.outcomes import Failed, Progress, Punched
 
+log: Any = structlog.get_logger()
+
 FULL_TTL = 64
+PAIRS_MAX = FLOWS * 3 // 4  # beyond that the flow table's chains grow long
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+# The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
+_LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 _TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}
 
 
 class Caller(Protocol):
-    """Who is told how an attempt goes."""
+    """Who is told how an attempt goes; `name` is for the log."""
+
+    @property
+    def name(self) -> str: ...
 
     def notification(self, notification: Notification) -> None: ...
     def progress(self, progress: Progress) -> None: ...
@@ -51,13 +61,13 @@ class Journal(Protocol):
 class Run:
     """One attempt at work: its machine, its pairs' descriptors, its timer."""
 
-    __slots__ = ("attempt", "busy", "caller", "held", "inbox", "journal", "timer", "timer_at")
+    __slots__ = ("attempt", "broken", "busy", "caller", "held", "inbox", "journal", "timer", "timer_at")
 
     def __init__(self, attempt: Attempt, caller: Caller, journal: Journal | None) -> None:
         self.attempt, self.caller, self.journal = attempt, caller, journal
         self.held: dict[int, Held] = {}
         self.inbox: deque[seen.Event] = deque()
-        self.busy = False
+        self.busy = self.broken = False
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
 
@@ -101,20 +111,28 @@ class Driver:
     def feed(self, run: Run, event: seen.Event) -> None:
         """Step the attempt with this event and with all that its effects bring about."""
         run.inbox.append(event)
-        if run.busy:
+        if run.busy or run.broken:
             return  # called from within a step of the same run: that step goes on with it
         run.busy = True
+        try:
+            self._work_off(run)
+        except Exception as error:  # a Bug of ours ends this attempt, and no other
+            log.exception("bug", attempt=run.caller.name)
+            run.broken = True
+            run.caller.failed(Failed(Code.INTERNAL, f"punchd failed: {error!r}", Code.INTERNAL.advice))
+        run.busy = False
+        if run.broken or run.attempt.done:
+            self._end(run)
+        else:
+            self._arm(run)
+
+    def _work_off(self, run: Run) -> None:
         while run.inbox and not run.attempt.done:
             event, now = run.inbox.popleft(), self._clock()
             effects = run.attempt.step(event, now)
             if run.journal is not None:
                 run.journal.step(event, now, run.attempt.state.name, effects)
             self._perform(run, effects)
-        run.busy = False
-        if run.attempt.done:
-            self._end(run)
-        else:
-            self._arm(run)
 
     def close(self, code: Code) -> None:
         """End every attempt and let go of the shared descriptors' readers."""
@@ -129,12 +147,14 @@ class Driver:
         failed: set[int] = set()
         for effect in effects:
             pair: int | None = getattr(effect, "pair", None)
-            if pair in failed and not isinstance(effect, do.ClosePair):
+            if pair in failed and not isinstance(effect, do.ClosePair | do.HandOver):
                 continue
             try:
                 self._table[type(effect)](run, effect)
             except OSError as error:
                 if pair is None or isinstance(effect, do.Clear):
+                    continue
+                if isinstance(effect, do.Resend | do.Inject | do.Tell) and error.errno in _LOST:
                     continue
                 failed.add(pair)
                 run.inbox.append(_effect_failed(pair, effect, error))
@@ -190,8 +210,9 @@ class Driver:
 
     def _open_pair(self, run: Run, effect: do.OpenPair) -> None:
         stream = effect.technique != "udp"
-        if not effect.ours:
-            self._refuse_port(effect, stream=stream)
+        self._refuse_port(effect, stream=stream)
+        if len(self._tokens) >= PAIRS_MAX:
+            raise OSError(errno.ENFILE, f"{PAIRS_MAX} pairs are open already")
         key = (effect.local_port, effect.remote_address, effect.remote_port, stream)
         if key in self._tuples:
             raise OSError(errno.EEXIST, "another attempt works on this 4-tuple")
@@ -220,7 +241,7 @@ class Driver:
 
     def _listen(self, run: Run, effect: do.Listen) -> None:
         held = run.held[effect.pair]
-        held.listener = sockets.listening(held.local, held.remote[0])
+        held.listener = sockets.listening(held.local, held.remote[0], effect.ttl)
         self._loop.add_reader(held.listener, self._on_acceptable, run, held)
 
     def _materialise(self, run: Run, effect: do.Materialise) -> None:
@@ -283,7 +304,12 @@ class Driver:
 
     def _hand_over(self, run: Run, effect: do.HandOver) -> None:
         held = run.held[effect.pair]
-        fd = self._take_socket(held)
+        try:
+            fd = self._take_socket(held)
+        except OSError as error:
+            cause = {effect.technique: {"what": str(error)}}
+            run.caller.failed(Failed(Code.HOST_REFUSED, "the socket could not be handed over", "", cause))
+            return
         if effect.early:
             run.caller.early(fd, effect.technique, held.local_name, held.remote_name)
         else:
@@ -347,8 +373,8 @@ class Driver:
     def _take_socket(self, held: Held) -> int:
         assert held.sock is not None
         self._unwatch(held)
+        sockets.restore(held.sock, held.tag)
         sock, held.sock = held.sock, None
-        sockets.restore(sock, held.tag)
         return sock.detach()
 
     def _unwatch(self, held: Held) -> None:
@@ -380,8 +406,8 @@ class Driver:
         del run.held[held.pair]
 
     def _refuse_port(self, effect: do.OpenPair, *, stream: bool) -> None:
-        """A port that the peer names must be of the punch range and serve nothing here."""
-        if effect.local_port not in self._host.ports:
+        """A punch must not open a local service to anybody; nor may a peer name a port of its choice."""
+        if not effect.ours and effect.local_port not in self._host.ports:
             raise OSError(errno.EACCES, f"port {effect.local_port} is outside of the punch range {self._host.ports}")
         if effect.local_port not in self._ports and not sockets.is_free(effect.local_port, stream=stream):
             raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")

@@ -15,10 +15,11 @@ import structlog
 import uvloop
 
 from punchd import __version__
+from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.admission import Admission
 from punchd.daemon.config import Config
-from punchd.daemon.driver import Driver
+from punchd.daemon.driver import Driver, Run
 from punchd.daemon.host import Host, open_host
 from punchd.daemon.session import Call, Session
 from punchd.edge.connection import Callbacks, Connection, Credentials
@@ -58,23 +59,31 @@ class Service:
             ),
         )
 
-    def launch(self, attempt: Any, call: Call) -> None:
+    def launch(self, attempt: Attempt, call: Call) -> Run:
         """Hand an admitted attempt to the driver."""
-        call.run = self.driver.launch(attempt, call)
+        return self.driver.launch(attempt, call)
 
     def ended(self, call: Call) -> None:
         """An attempt is over, its descriptors are closed."""
         self.admission.leave(call.uid)
 
+    def find(self, name: str, uid: int) -> Call | None:
+        """The open attempt that `status` calls by this name, if this user may end it: its owner or root."""
+        for session in self._sessions.values():
+            for call, _ in session.runs():
+                if call.name == name and uid in (0, call.uid):
+                    return call
+        return None
+
     def status(self) -> dict[str, Any]:
         """What runs, for `status`."""
         attempts = []
         for session in self._sessions.values():
-            for call in session.runs():
-                attempt = call.run.attempt
+            for call, run in session.runs():
+                attempt = run.attempt
                 attempts.append(
                     {
-                        "attempt": call.id,
+                        "attempt": call.name,
                         "uid": call.uid,
                         "role": type(attempt).__name__.lower(),
                         "state": attempt.state.name.lower(),
@@ -188,6 +197,6 @@ async def _serve(config: Config, host: Host, listener: Listener) -> None:
 
 def _listen(config: Config) -> Listener:
     sudo = os.environ.get("SUDO_UID", "")
-    owner = int(sudo) if sudo.isdigit() else None
+    owner = int(sudo) if sudo.isdigit() and os.geteuid() == 0 else None
     group = None if config.group is None else grp.getgrnam(config.group).gr_gid
     return listen(config.socket, owner=owner, group=group)

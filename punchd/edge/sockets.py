@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from functools import cache
 
 from punchd.edge import native
 
 IP_MINTTL = 21  # linux/in.h; Python has no name for it
 _MIN_TTL = 2
+_SYN_PATIENCE = 20  # retransmissions before the kernel gives up: far more than any attempt lasts
 _TAG_ROOM = 64
 STRANGER = -1
 
@@ -24,6 +26,7 @@ def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, _MIN_TTL)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _SYN_PATIENCE)
         if ttl is not None:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         sock.bind(local)
@@ -34,7 +37,7 @@ def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None)
     return sock
 
 
-def listening(local: tuple[str, int], peer: str) -> socket.socket:
+def listening(local: tuple[str, int], peer: str, ttl: int | None) -> socket.socket:
     """A listener that the kernel lets nobody but `peer` reach: others' segments die in its socket filter.
 
     Recent kernels (6.18 seen) refuse filters on TCP sockets to the unprivileged; `accept` turns strangers away then.
@@ -44,6 +47,8 @@ def listening(local: tuple[str, int], peer: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _filter_peer(sock, peer)
         sock.bind(local)
+        if ttl is not None:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         sock.listen(4)
     except OSError:
         sock.close()
@@ -148,7 +153,15 @@ def restore(sock: socket.socket, tag: bytes | None = None) -> None:
         failure(sock)
         return
     sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _default_syncnt())
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+@cache
+def _default_syncnt() -> int:
+    """What net.ipv4.tcp_syn_retries gives a fresh socket."""
+    with unbound_stream() as fresh:
+        return fresh.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT)
 
 
 def is_free(port: int, *, stream: bool) -> bool:

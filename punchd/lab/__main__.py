@@ -16,6 +16,8 @@ import click
 
 from . import namespace, pages
 from .accept import accept as run_table
+from .demo import ACTS
+from .demo import demo as play
 from .pair import DAEMON, PRIVILEGES, Pair, Result
 from .topology import Lab
 
@@ -87,7 +89,7 @@ def pair(
 ) -> None:
     """Punch with one technique, or a list, and count what came of it."""
     with Lab(kind_a, kind_b, echo=None if quiet else namespace.show, **network) as lab:
-        command = daemon.split() or DAEMON
+        command = daemon.split() or None
         with Pair(lab, privileges=privileges, daemon=command, logs=logs) as ready:
             result = ready.run(
                 technique,
@@ -115,6 +117,15 @@ def accept(runs: int, only: str, daemon: str, logs: Path | None) -> None:
     """Run the acceptance table: wanted beside measured; status 1 on any miss."""
     misses = run_table(runs=runs, only=only, daemon=daemon.split() or list(DAEMON), logs=logs)
     raise SystemExit(1 if misses else 0)
+
+
+@main.command()
+@click.argument("techniques", nargs=-1, type=click.Choice([act.technique for act in ACTS]))
+@click.option("--daemon", default="", metavar="COMMAND", help="Another daemon than this checkout's.")
+@click.option("--logs", type=click.Path(path_type=Path), help="Keep the daemons' logs here.")
+def demo(techniques: tuple[str, ...], daemon: str, logs: Path | None) -> None:
+    """Each technique in turn, or those named, and a table of what happened; status 1 if one did not connect."""
+    raise SystemExit(play(techniques, daemon=daemon.split() or DAEMON, logs=logs))
 
 
 @main.command()

@@ -90,12 +90,8 @@ def _success(*, hosts_conntrack: bool) -> Iterator[Want]:
     kind = "untracked"
     every = "tcp-simopen tcp-nutss tcp-syni tcp-midstream udp auto"
     yield from _row(kind, kind, must=every, may="tcp-direct")
-    yield from _row(
-        "linux-synfilter", kind, must="tcp-syni tcp-midstream udp auto", may="tcp-nutss tcp-simopen"
-    )
-    yield from _row(
-        "linux-liberal", "linux", must="tcp-nutss tcp-simopen tcp-midstream udp auto", may="tcp-syni"
-    )
+    yield from _row("linux-synfilter", kind, must="tcp-syni tcp-midstream udp auto", may="tcp-nutss tcp-simopen")
+    yield from _row("linux-liberal", "linux", must="tcp-nutss tcp-simopen tcp-midstream udp auto", may="tcp-syni")
     for a in ("open", "firewall"):
         for b in KINDS:
             yield from _row(a, b, must="auto udp", may="")
@@ -211,13 +207,9 @@ def measured(want: Want, result: Result) -> str:
     return said
 
 
-def accept(
-    *, runs: int, only: str, daemon: list[str], logs: Path | None, tell: Callable[[str], None] = print
-) -> int:
+def accept(*, runs: int, only: str, daemon: list[str], logs: Path | None, tell: Callable[[str], None] = print) -> int:
     """Run the cells whose description holds `only`; the number of misses."""
-    wants = [
-        want for want in table() if all(word in f"{want.place()} {want.technique}" for word in only.split())
-    ]
+    wants = [want for want in table() if all(word in f"{want.place()} {want.technique}" for word in only.split())]
     places = max((len(want.place()) for want in wants), default=0)
     techniques = max((len(want.technique) for want in wants), default=0)
     says = max((len(want.say()) for want in wants), default=0)
@@ -258,7 +250,5 @@ def _perform(
 
 def _codes(result: Result) -> str:
     """The codes of both sides, the most frequent first: `nothing-heard / answer-unacknowledged`."""
-    sides = (
-        ", ".join(code for code, _ in causes.most_common()) for causes in (result.causes_a, result.causes_b)
-    )
+    sides = (", ".join(code for code, _ in causes.most_common()) for causes in (result.causes_a, result.causes_b))
     return " / ".join(side or "ok" for side in sides)

@@ -60,9 +60,11 @@ class Result:
     times_a_ms: list[float] = field(default_factory=list)
     times_b_ms: list[float] = field(default_factory=list)
     messages: Counter[str] = field(default_factory=Counter)
+    last: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
     def add(self, a: dict[str, Any], b: dict[str, Any]) -> None:
         """Count one run: what application A and application B said of it."""
+        self.last = a, b
         for side, result in (("A", a), ("B", b)):
             self.failed.update(f"{side} {technique}: {code}" for technique, code in result["failed"])
         if a["ok"] and b["ok"]:
@@ -79,6 +81,7 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The contract for scripts: one flat JSON object."""
         line: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        del line["last"]
         for side in ("a", "b"):
             times = line.pop(f"times_{side}_ms")
             line[f"time_{side}_ms"] = {
@@ -100,7 +103,7 @@ class Pair:
         self._logs = logs
         self._folder = Path()
         self._side_ports = iter(range(7000, 8000))
-        self._daemons: list[subprocess.Popen[Any]] = []
+        self.daemons: list[subprocess.Popen[Any]] = []
 
     def __enter__(self) -> Pair:
         self._folder = Path(tempfile.mkdtemp(prefix="punchd-lab-"))
@@ -237,7 +240,7 @@ class Pair:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self._daemons.append(daemon)
+        self.daemons.append(daemon)
         deadline = time.monotonic() + _START_PATIENCE_S
         while not _answers(path):
             if daemon.poll() is not None or time.monotonic() > deadline:
@@ -249,9 +252,9 @@ class Pair:
         return "\n".join(lines[-20:]) or "(none)"
 
     def _stop(self) -> None:
-        for daemon in self._daemons:
+        for daemon in self.daemons:
             daemon.terminate()
-        for daemon in self._daemons:
+        for daemon in self.daemons:
             try:
                 daemon.wait(5)
             except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""One line of the Unix-socket API to one request word, and back: the caller's half of PROTOCOL.md.
+"""One line of the Unix-socket API to one request word: the caller's half of PROTOCOL.md.
 It refuses to decide anything: whether an id is free or a target allowed is the daemon's question.
 
 A good line costs one typed decode. Only a line that fails it, or looks as if a key occurred twice, is read
@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import Annotated, Any, NoReturn, assert_never
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 from msgspec import Meta, Struct
@@ -71,11 +71,6 @@ def line_too_long() -> RequestError:
 
 def descriptor_refused() -> RequestError:
     return RequestError(Code.DESCRIPTOR_REFUSED, "a descriptor came with the input; it was closed")
-
-
-def encode_request(request: Request) -> bytes:
-    """The line, newline included, that decode_request reads back as the same request."""
-    return _encoder.encode(_spell(request)) + b"\n"
 
 
 # What each key may hold. The descriptions end the sentence "... must be".
@@ -189,7 +184,6 @@ _CALLS: dict[str, type[_AnyLine]] = {
     "ping": _Ping,
 }
 _decoder: msgspec.json.Decoder[_AnyLine] = msgspec.json.Decoder(_AnyLine)
-_encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,38 +383,3 @@ def _clean(text: str) -> str:
 
 def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _spell(request: Request) -> _AnyLine:
-    match request:
-        case Initiate():
-            return _Initiate(
-                id=request.id,
-                peer=[str(place) for place in request.peer],
-                self_=[str(place) for place in request.self_] or None,
-                transport=request.transport,
-                techniques=list(request.techniques) or "auto",
-                timeout_ms=request.timeout_ms,
-                early=request.early,
-                secret=None if request.secret is None else request.secret.decode(),
-                side_delay_ms=request.side_delay_ms,
-            )
-        case Respond():
-            return _Respond(
-                id=request.id,
-                notification=request.notification,
-                from_=[str(prefix) for prefix in request.from_],
-                timeout_ms=request.timeout_ms,
-                early=request.early,
-                secret=None if request.secret is None else request.secret.decode(),
-            )
-        case Notify():
-            return _Notify(id=request.id, attempt=request.attempt, notification=request.notification)
-        case Cancel():
-            return _Cancel(id=request.id, attempt=request.attempt)
-        case Status():
-            return _Status(id=request.id)
-        case Ping():
-            return _Ping(id=request.id)
-        case _:
-            assert_never(request)

@@ -1,5 +1,5 @@
-"""Replies to one line of bytes and back: the daemon's half of PROTOCOL.md, one struct for both ends.
-It refuses to choose what is said; it only spells it. A reader ignores keys it does not know."""
+"""Replies to lines of bytes: the daemon's half of PROTOCOL.md.
+It refuses to choose what is said; it only spells it."""
 
 from __future__ import annotations
 
@@ -25,28 +25,6 @@ class Failure(Protocol):
     def advice(self) -> str: ...
 
 
-class Reply(Struct, omit_defaults=True, kw_only=True):
-    """Any reply but the extra keys of ping and status. An absent key is its default."""
-
-    id: str | None
-    status: str
-    """progress, ok or error."""
-    stage: str = ""
-    fds: int = 0
-    technique: str = ""
-    notification: str = ""
-    local: str = ""
-    remote: str = ""
-    rtt_ms: float | None = None
-    elapsed_ms: float = -1.0
-    ended: bool = False
-    code: str = ""
-    message: str = ""
-    cause: dict[str, Any] = {}
-    advice: str = ""
-    dropped: int = 0
-
-
 def progress(
     id_: str,
     stage: str,
@@ -59,7 +37,7 @@ def progress(
     failed: Failure | None = None,
 ) -> bytes:
     """One step of an attempt; `failed` says why a technique ended when another one follows."""
-    reply = Reply(
+    reply = _Reply(
         id=id_,
         status="progress",
         stage=stage,
@@ -87,7 +65,7 @@ def punched(
 ) -> bytes:
     """The final line of an attempt that connected; fds is 0 where an early line brought the descriptor."""
     return _line(
-        Reply(
+        _Reply(
             id=id_,
             status="ok",
             fds=fds,
@@ -124,19 +102,27 @@ def with_dropped(line: bytes, dropped: int) -> bytes:
     return b'%b,"dropped":%d}\n' % (line[:-2], dropped)
 
 
-def decode_reply(line: bytes) -> Reply:
-    return _decoder.decode(line)
+class _Reply(Struct, omit_defaults=True, kw_only=True):
+    """Any reply about an attempt. A key at its default is left out."""
 
-
-def decode_keys(line: bytes) -> dict[str, Any]:
-    """All keys of a reply, for ping and status."""
-    return _keys_decoder.decode(line)
+    id: str
+    status: str
+    stage: str = ""
+    fds: int = 0
+    technique: str = ""
+    notification: str = ""
+    local: str = ""
+    remote: str = ""
+    rtt_ms: float | None = None
+    elapsed_ms: float = -1.0
+    code: str = ""
+    message: str = ""
+    cause: dict[str, Any] = {}
+    advice: str = ""
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Reply)
-_keys_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-def _line(reply: Reply | dict[str, Any]) -> bytes:
+def _line(reply: _Reply | dict[str, Any]) -> bytes:
     return _encoder.encode(reply) + b"\n"

@@ -40,9 +40,10 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Listen on the pair's port for this peer's address alone."""
+    """Listen on the pair's port for this peer's address alone; SYN-ACKs bear the listener's `ttl`."""
 
     pair: int
+    ttl: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Code(StrEnum):
     REFUSED_BY_ICMP = "refused-by-icmp", Party.PEER, "look at the sender of the ICMP error in the cause"
     # this host
     PORT_TAKEN = "port-taken", Party.HOST, "try again: the next attempt draws other ports"
+    SOCKET_LOST = "socket-lost", Party.HOST, "look at the errno in the cause"
     NOT_CAPABLE = "not-capable", Party.HOST, "ask ping for the missing capability and the line that grants it"
     OUT_OF_DESCRIPTORS = "out-of-descriptors", Party.HOST, "raise punchd's limit of open files (ulimit -n)"
     SYN_NOT_CAPTURED = "syn-not-captured", Party.HOST, "look for a local firewall that drops outgoing SYNs"

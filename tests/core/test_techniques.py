@@ -24,13 +24,15 @@ from acts import (
     seen,
     signalled,
     those,
+    work,
 )
 
 from punchd.core import techniques
-from punchd.core.pair import FIRST_REFIRE_S
-from punchd.core.techniques import TECHNIQUES, tcp_nutss, tcp_simopen, tcp_syni, udp
+from punchd.core.pair import FIRST_REFIRE_S, SYN_HOLE_S, UDP_HOLE_S
+from punchd.core.techniques import TECHNIQUES, tcp_nutss, tcp_simopen, tcp_syni
 from punchd.words.effects import (
     Abort,
+    Clear,
     Connect,
     HandOver,
     Inject,
@@ -78,12 +80,12 @@ def test_simopen_keeps_the_ttl_low_until_the_answer_is_re_sent() -> None:
     assert [] == those(SetTtl, effects)
     assert 1 == len(those(Notify, effects))
     assert [] == feed(attempt, 0.1, own_syn(), peer_syn())
-    assert [SetTtl(0, None), Resend(0, b"segment", None)] == attempt.step(own_syn_ack(), 0.1)
+    assert [SetTtl(0, None), Resend(0, b"segment", None)] == work(attempt.step(own_syn_ack(), 0.1))
     assert [Resend(0, b"segment", None)] == attempt.step(peer_syn(), 0.2)
     assert [Resend(0, b"segment", None)] == attempt.step(DeadlinePassed(), 0.2 + FIRST_REFIRE_S)
 
 
-@pytest.mark.parametrize("name", ["tcp-simopen", "tcp-nutss"])
+@pytest.mark.parametrize("name", ["tcp-simopen", "tcp-direct"])
 def test_an_answer_that_has_arrived_is_not_repeated_but_asked_about(name: str) -> None:
     """NAT A drops a SYN-ACK on a connection that stands; an ACK of what COMMIT came with is lost for ever otherwise."""
     attempt = initiating(name, name)
@@ -137,8 +139,8 @@ def test_direct_listens_and_is_connected_to() -> None:
     attempt = initiating("tcp-direct")
     effects = begun(attempt)
     assert [] == those(Connect, effects)
-    assert [Listen(0)] == those(Listen, effects)
-    assert [] == feed(attempt, 0.1, peer_syn(), own_syn_ack())
+    assert [Listen(0, HOLE)] == those(Listen, effects)
+    assert [Resend(0, b"segment", None)] == work(feed(attempt, 0.1, peer_syn(), own_syn_ack()))
     assert [Resend(0, b"segment", None)] == attempt.step(peer_syn(), 0.2)
     assert 1 == len(those(HandOver, attempt.step(Connected(0), 0.2)))
     assert [Connect(0, None)] == those(Connect, responding("tcp-direct").begin())
@@ -147,7 +149,7 @@ def test_direct_listens_and_is_connected_to() -> None:
 def test_a_blind_listener_waits_for_the_kernel() -> None:
     """The accepted socket is all it hears."""
     attempt = initiating("tcp-direct", blind=True)
-    begun(attempt)
+    assert [Listen(0, None)] == those(Listen, begun(attempt))
     assert 1 == len(those(HandOver, attempt.step(Connected(0), 0.2)))
 
 
@@ -156,6 +158,30 @@ def test_nutss_primes_with_a_socket_that_it_closes() -> None:
     effects = begun(initiating("tcp-nutss"))
     assert [Connect, Abort, Listen] == [type(e) for e in effects if isinstance(e, Connect | Abort | Listen)]
     assert [Connect(0, HOLE)] == those(Connect, effects)
+    assert [Listen(0, None)] == those(Listen, effects)
+
+
+def test_nutss_is_not_proven_by_a_syn_ack() -> None:
+    """Counterexample: NAT A let the SYN-ACK slip through and nothing after it; both handed over a dead connection."""
+    attempt = responding("tcp-nutss")
+    attempt.begin()
+    feed(attempt, tcp_nutss._APART_S, DeadlinePassed(), own_syn(seq=ISN_B))
+    effects = feed(attempt, 0.1, peer_syn_ack(seq=ISN_A, ack=ISN_B + 1), Connected(0))
+    assert [Signal.FIRE] == [tell.signal for tell in those(Tell, effects)]
+    assert [] == those(HandOver, effects)
+    assert 1 == len(those(HandOver, attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)))
+
+
+def test_nutss_answers_the_fire_that_follows_the_handshake() -> None:
+    """Until then its SYN-ACK is repeated, for that may be what was lost."""
+    attempt = initiating("tcp-nutss")
+    begun(attempt)
+    assert [] == work(feed(attempt, 0.1, own_syn(), peer_syn(), own_syn_ack()))
+    assert [Resend(0, b"segment", None)] == work(attempt.step(peer_syn(), 0.2))
+    assert [] == those(HandOver, attempt.step(Connected(0), 0.3))
+    effects = attempt.step(signalled(attempt.pairs[0], Signal.FIRE), 0.3)
+    assert [Signal.ANSWER] == [tell.signal for tell in those(Tell, effects)]
+    assert 1 == len(those(HandOver, attempt.step(signalled(attempt.pairs[0], Signal.COMMIT), 0.4)))
 
 
 def test_nutss_keeps_its_sequence_numbers_apart() -> None:
@@ -194,7 +220,7 @@ def test_syni_re_sends_the_acknowledgement_at_full_range() -> None:
     begun(attempt)
     feed(attempt, 0.1, own_syn(), peer_syn_ack())
     effects = attempt.step(seen(0, ACK, outgoing=True, seq=ISN_A + 1), 0.1)
-    assert [SetTtl(0, None), Resend(0, b"segment", None)] == effects
+    assert [SetTtl(0, None), Resend(0, b"segment", None)] == work(effects)
     assert attempt.pairs[0].connected
     for event, at in ((peer_syn_ack(), 0.2), (DeadlinePassed(), 0.2 + FIRST_REFIRE_S)):
         effects = attempt.step(event, at)
@@ -204,7 +230,7 @@ def test_syni_re_sends_the_acknowledgement_at_full_range() -> None:
 
 
 def test_syni_is_not_fooled_by_its_stacks_challenge() -> None:
-    """Counterexample: the stack challenged a signal, and a socket in SYN_RECV was given."""
+    """Counterexample: the peer's SYN came through, the stack challenged a signal, a socket in SYN_RECV was given."""
     attempt = initiating("tcp-syni")
     begun(attempt)
     feed(attempt, 0.1, own_syn(), peer_syn(), own_syn_ack())
@@ -244,7 +270,7 @@ def test_midstream_holds_no_socket_until_the_peer_fires() -> None:
     assert [] == those(Materialise, effects)
     pair = attempt.pairs[0]
     effects = attempt.step(signalled(pair, Signal.FIRE), 0.1)
-    assert [Materialise, Tell] == [type(e) for e in effects]
+    assert [Materialise, Tell] == [type(e) for e in work(effects)]
     assert Signal.ANSWER is those(Tell, effects)[0].signal
     assert those(Tell, effects)[0].ttl is None
     assert [Signal.ANSWER] == [e.signal for e in those(Tell, attempt.step(signalled(pair, Signal.FIRE), 0.2))]
@@ -278,6 +304,16 @@ def test_midstream_peers_agree_on_their_numbers() -> None:
     assert (a.pairs[0].snd_nxt, a.pairs[0].rcv_nxt) == (b.pairs[0].rcv_nxt, b.pairs[0].snd_nxt)
 
 
+@pytest.mark.parametrize("name", ["tcp-simopen", "tcp-syni", "tcp-nutss"])
+def test_a_tracked_syn_is_cleared_and_sent_again_before_it_ages(name: str) -> None:
+    """Linux forgets an unanswered SYN after 120 s, and repeating it does not help (nf_conntrack_proto_tcp.c)."""
+    attempt = initiating(name, timeout_s=600.0)
+    begun(attempt)
+    attempt.step(own_syn(), 0.0)
+    effects = attempt.step(DeadlinePassed(), SYN_HOLE_S)
+    assert [Clear(0, HOLE, ISN_A + 1), Resend(0, b"segment", HOLE)] == effects
+
+
 # -- udp ---------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +324,7 @@ def test_udp_primes_again_before_the_mapping_is_forgotten() -> None:
     assert 1 == len(those(OpenDatagram, effects))
     assert [(Signal.PRIME, HOLE)] == [(tell.signal, tell.ttl) for tell in those(Tell, effects)]
     for turn in (1, 2):
-        effects = attempt.step(DeadlinePassed(), turn * udp._REPRIME_S)
+        effects = attempt.step(DeadlinePassed(), turn * UDP_HOLE_S)
         assert [(Signal.PRIME, HOLE)] == [(tell.signal, tell.ttl) for tell in those(Tell, effects)]
     assert [Signal.ANSWER] == [t.signal for t in those(Tell, attempt.step(SignalSeen(0, Signal.FIRE), 25.0))]
     assert [Signal.ANSWER] == [t.signal for t in those(Tell, attempt.step(SignalSeen(0, Signal.FIRE), 25.1))]

@@ -79,9 +79,9 @@ def test_nothing_is_claimed_that_was_not_looked_at(pair: Pair) -> None:
 def test_unknown_codes_pass_through() -> None:
     """The edge may have a code that the table has no words for; it ranks last."""
     pair = a_pair()
-    pair.fail("out-of-descriptors", "EMFILE")
-    assert "out-of-descriptors" == verdict.failure([pair]).code
-    assert "out-of-descriptors" == verdict.pair_message("out-of-descriptors")
+    pair.fail("of-another-planet", "unheard of")
+    assert "of-another-planet" == verdict.failure([pair]).code
+    assert "of-another-planet" == verdict.pair_message("of-another-planet")
     assert "nothing-heard" == verdict.failure([pair, a_pair("udp")]).code
 
 

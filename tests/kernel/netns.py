@@ -103,9 +103,7 @@ def fresh_port() -> int:
 Caught = tuple[bool, native.Segment]
 
 
-def catch(
-    sock: socket.socket, wanted: Callable[[bool, native.Segment], bool], *, within_s: float
-) -> Caught | None:
+def catch(sock: socket.socket, wanted: Callable[[bool, native.Segment], bool], *, within_s: float) -> Caught | None:
     """The first segment that fits (is it outgoing, and what it says), or None in time."""
     end = time.monotonic() + within_s
     while (left := end - time.monotonic()) > 0:

@@ -26,9 +26,7 @@ class Bench:
     def __init__(self, net: Net, frames: int = 64) -> None:
         self.port, self.far_port = fresh_port(), fresh_port()
         self.flows = Flows(16)
-        self.flows.put(
-            A, self.port, remote=B, remote_port=self.far_port, protocol=socket.IPPROTO_TCP, token=TOKEN
-        )
+        self.flows.put(A, self.port, remote=B, remote_port=self.far_port, protocol=socket.IPPROTO_TCP, token=TOKEN)
         with net.inside("a"):
             self.ring = Ring(LO, HI, hole_ttl=TTL, flows=self.flows, frames=frames)
         self.a, self.b = net.sender("a"), net.sender("b")
@@ -92,9 +90,7 @@ def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Benc
         bench.back(flags=ACK, window=native.WINDOW_FIRE), bench.back(flags=ACK, window=native.WINDOW_ANSWER),
         bench.back(flags=ACK, window=native.WINDOW_COMMIT),
     ]  # fmt: skip
-    bench.b.send(
-        [*kept, bench.back(flags=ACK), bench.back(flags=ACK | native.FLAG_PSH, window=native.WINDOW_FIRE)]
-    )
+    bench.b.send([*kept, bench.back(flags=ACK), bench.back(flags=ACK | native.FLAG_PSH, window=native.WINDOW_FIRE)])
     expected = [(s.flags, 63) for s in kept]
     assert expected == segments(bench.seen(), outgoing=False)
 
@@ -185,6 +181,8 @@ def test_a_listener_with_a_peer_filter_hears_only_that_peer(net: Net) -> None:
             caller.settimeout(0.2)
             if heard:
                 caller.connect(listener.getsockname())
+                with listener.accept()[0] as accepted:
+                    native.detach_filter(accepted.fileno())  # inherited, or this were ENOENT
             else:
                 with pytest.raises(TimeoutError):
                     caller.connect(listener.getsockname())

@@ -1,4 +1,4 @@
-"""Raw packets for the lab's tests: builds TCP and UDP segments, sends them in a namespace, sees what arrives.
+"""Raw packets for the lab's tests: builds TCP and UDP, sends in a namespace, sees what arrives.
 
 It refuses to depend on punchd's own segment code, which it helps to judge. IPv4 without options only.
 """
@@ -10,31 +10,14 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from punchd.lab.namespace import Namespace
+from punchd.lab.wire import Packet, parse
 
-FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 SILENCE_S = 0.06  # longer than any packet needs through a lab without delay
 
 # the host's own kernel must not answer what the test sends and receives for it
 MUTE = "table ip mute { chain input { type filter hook input priority filter; policy drop; }; }"
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """What a test wants to know of one packet; of an ICMP error, its kind, sender and the quoted ports."""
-
-    src: str
-    dst: str
-    protocol: int
-    sport: int = 0
-    dport: int = 0
-    flags: int = 0
-    seq: int = 0
-    ack: int = 0
-    ttl: int = 0
-    icmp: tuple[int, int] | None = None
 
 
 class Probe:
@@ -83,27 +66,6 @@ def build(packet: Packet) -> bytes:
     # the kernel fills in the length, the id and the header's checksum (raw(7))
     head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, packet.ttl or 64, packet.protocol, 0, src, dst)
     return head + body
-
-
-def parse(data: bytes) -> Packet | None:
-    """The packet, or None when it is none of TCP, UDP and ICMP errors."""
-    if len(data) < 28 or data[0] >> 4 != 4:
-        return None
-    head = (data[0] & 15) * 4
-    src, dst = socket.inet_ntoa(data[12:16]), socket.inet_ntoa(data[16:20])
-    protocol, ttl, body = data[9], data[8], data[head:]
-    if protocol == socket.IPPROTO_ICMP:
-        quoted = parse(body[8:] + bytes(12)) if body[0] in (3, 11) else None
-        if quoted is None:
-            return None
-        return Packet(src, dst, protocol, quoted.sport, quoted.dport, ttl=ttl, icmp=(body[0], body[1]))
-    sport, dport = struct.unpack_from("!HH", body)
-    if protocol == socket.IPPROTO_UDP:
-        return Packet(src, dst, protocol, sport, dport, ttl=ttl)
-    if protocol != socket.IPPROTO_TCP or len(body) < 20:
-        return None
-    seq, ack, _, flags = struct.unpack_from("!IIBB", body, 4)
-    return Packet(src, dst, protocol, sport, dport, flags, seq, ack, ttl)
 
 
 def _checksum(data: bytes) -> int:

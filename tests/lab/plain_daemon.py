@@ -42,9 +42,7 @@ async def _serve(unix: socket.socket) -> None:
 async def _attempt(unix: socket.socket, request: dict[str, Any]) -> None:
     def say(*descriptors: int, **keys: Any) -> None:
         line = json.dumps({"id": request["id"], **keys}).encode() + b"\n"
-        rights = (
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        )
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         unix.sendmsg([line], rights)
 
     try:

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from packets import ACK, MUTE, RST, SYN, Packet, Probe
+from packets import MUTE, Probe
 
 from punchd.lab.pages import BARE, KINDS
 from punchd.lab.topology import Lab
+from punchd.lab.wire import ACK, RST, SYN, Packet
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -50,9 +51,7 @@ class Flow:
     def out(self, flags: int = 0, *, seq: int = 1000, ack: int = 0, ttl: int = 64) -> Packet | None:
         """Send from a; what b receives of it."""
         lab = self.street.lab
-        packet = Packet(
-            lab.a.address, lab.b.address, self.protocol, self.port_a, self.port_b, flags, seq, ack, ttl
-        )
+        packet = Packet(lab.a.address, lab.b.address, self.protocol, self.port_a, self.port_b, flags, seq, ack, ttl)
         self.street.a.send(packet)
         return self.street.b.receive(lambda seen: seen.dport == self.port_b and seen.icmp is None)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from punchd.lab.pair import PRIVILEGES, Pair
+from punchd.lab.pair import Pair
 from punchd.lab.topology import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -60,11 +60,12 @@ def test_unprivileged_daemons_hold_no_capability() -> None:
     """`--unprivileged` must mean it, or the tests without privileges prove nothing."""
     with Lab("open", "open", echo=None) as lab:
         for privileges, expected in (("none", 0), ("capable", 1 << 12 | 1 << 13)):
-            with Pair(lab, daemon=PLAIN, privileges=privileges) as pair:
+            with Pair(lab, privileges=privileges) as pair:
                 assert 1 == pair.run("udp", runs=1).ok
-            status = lab.a.run([*PRIVILEGES[privileges][0], "cat", "/proc/self/status"])
-            assert f"CapEff:\t{expected:016x}" in status
-            assert "Uid:\t65534" in status
+                for daemon in pair.daemons:
+                    status = Path(f"/proc/{daemon.pid}/status").read_text(encoding="ascii")
+                    assert f"CapEff:\t{expected:016x}" in status
+                    assert "Uid:\t65534" in status
 
 
 def test_dead_daemon_is_named_with_its_last_words() -> None:

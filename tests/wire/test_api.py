@@ -1,5 +1,5 @@
-"""Claims about api.py. The fuzz invariant: whatever bytes a line has, nothing is raised; it is a request, spelt
-back to itself, or a refusal on which the caller must act and whose reply can be written."""
+"""Claims about api.py. The fuzz invariant: whatever bytes a line has, nothing is raised; it is a request with
+an id that a reply can carry, or a refusal on which the caller must act and which can be sent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import json
 from ipaddress import IPv4Network
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchd.wire import replies
-from punchd.wire.api import LINE_MAX_LEN, Refusal, decode_request, encode_request
+from punchd.wire.api import LINE_MAX_LEN, Refusal, decode_request
 from punchd.words.errors import Code, Party
 from punchd.words.requests import Cancel, Initiate, Notify, Ping, Place, Request, Respond, Status, Transport
 
@@ -41,9 +40,7 @@ def test_the_transcripts_initiate_is_understood() -> None:
         b'{"id":"1","call":"initiate","peer":"198.51.100.2:41000","self":"203.0.113.2",'
         b'"techniques":"auto","timeout_ms":10000}\n'
     )
-    wanted = Initiate(
-        id="1", peer=(Place("198.51.100.2", 41000),), self_=(Place("203.0.113.2"),), timeout_ms=10000
-    )
+    wanted = Initiate(id="1", peer=(Place("198.51.100.2", 41000),), self_=(Place("203.0.113.2"),), timeout_ms=10000)
     assert wanted == decode_request(line)
 
 
@@ -98,7 +95,6 @@ def test_the_transcripts_initiate_is_understood() -> None:
 def test_each_call_and_key_is_understood(line: dict[str, Any], wanted: Request) -> None:
     """Every key of PROTOCOL.md at least once."""
     assert wanted == asked(**line)
-    assert wanted == decode_request(encode_request(wanted))
 
 
 @pytest.mark.parametrize(
@@ -213,34 +209,18 @@ def settle(line: bytes) -> None:
     request = decode_request(line)
     if isinstance(request, Refusal):
         assert Party.CALLER is request.error.code.party
-        spelt = msgspec.json.decode(replies.error(request.id, request.error))
+        spelt = json.loads(replies.error(request.id, request.error))
         assert request.id == spelt["id"]
         assert len(spelt["message"]) < 1000
     else:
-        assert request == decode_request(encode_request(request))
+        assert isinstance(request, Request)
+        assert 1 <= len(request.id.encode()) <= 64
 
 
 CALLS = st.sampled_from(["initiate", "respond", "notify", "cancel", "status", "ping", "endpoint", ""])
 KEYS = st.sampled_from(
-    # fmt: off
-    [
-        "id",
-        "call",
-        "peer",
-        "self",
-        "transport",
-        "techniques",
-        "timeout_ms",
-        "early",
-        "secret",
-        "side_delay_ms",
-        "notification",
-        "from",
-        "attempt",
-        "x",
-    ]
-    # fmt: on
-)
+    sorted({"id", "call", "peer", "self", "transport", "techniques", "timeout_ms", "early", "secret", "x"})
+) | st.sampled_from(["side_delay_ms", "notification", "from", "attempt"])
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -266,29 +246,3 @@ def test_objects_of_any_shape_are_settled(keys: dict[str, Any], call: str, id_: 
 def test_bytes_of_any_kind_are_settled(line: bytes) -> None:
     """Not even JSON."""
     settle(line)
-
-
-PLACES = st.builds(
-    Place, st.ip_addresses(v=4).map(str), st.none() | st.integers(min_value=1, max_value=65535)
-)
-
-
-@pytest.mark.slow
-@settings(max_examples=100, deadline=None)
-@given(
-    st.builds(
-        Initiate,
-        id=st.text(st.characters(codec="utf-8"), min_size=1, max_size=16),
-        peer=st.lists(PLACES, min_size=1, max_size=5).map(tuple),
-        self_=st.lists(PLACES, max_size=5).map(tuple),
-        transport=st.sampled_from(Transport),
-        techniques=st.lists(st.sampled_from(["udp", "tcp-syni"]), unique=True).map(tuple),
-        timeout_ms=st.integers(min_value=1, max_value=600_000),
-        early=st.booleans(),
-        secret=st.none() | st.text(st.characters(codec="ascii"), min_size=16, max_size=256).map(str.encode),
-        side_delay_ms=st.none() | st.floats(min_value=0, max_value=60_000),
-    )
-)
-def test_what_a_client_spells_the_daemon_reads(request: Initiate) -> None:
-    """Both ends share one table of keys."""
-    assert request == decode_request(encode_request(request))

@@ -15,7 +15,7 @@ Both sequence numbers come from the notification's nonce, so nobody else can gue
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, never, secret_number, signal
+from punchd.core.pair import ACK_HOLE_S, Pair, Script, never, secret_number, signal
 from punchd.words.effects import Materialise
 from punchd.words.events import Signal
 
@@ -27,7 +27,7 @@ def initiator(pair: Pair) -> Script:
     _number(pair)
     pair.tell(Signal.PRIME, ttl=pair.hole)
     pair.say_primed()
-    yield from pair.until(signal(Signal.FIRE))
+    yield from pair.hold(signal(Signal.FIRE), lambda: pair.tell(Signal.PRIME, ttl=pair.hole), ACK_HOLE_S)
     _materialise(pair)
     pair.tell(Signal.ANSWER)
     pair.say_answered(early=True)

@@ -12,7 +12,7 @@ Needs no privilege; sees more with the ring. Does not work where NAT A drops inb
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, connected, never, own, peers
+from punchd.core.pair import SYN_HOLE_S, Pair, Script, connected, never, own, peers
 from punchd.words.effects import Abort, Connect, Resend, SetTtl
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 
@@ -30,7 +30,7 @@ def initiator(pair: Pair) -> Script:
         yield from _blind_initiator(pair)
         return
     pair.say_primed()
-    answer = yield from pair.until(own(SYN_ACK))
+    answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
     pair.do(SetTtl, ttl=None)
     pair.do(Resend, answer.segment)
@@ -41,10 +41,12 @@ def initiator(pair: Pair) -> Script:
 def responder(pair: Pair) -> Script:
     pair.do(Connect, ttl=None)
     yield from connecting(pair)
+    pair.say_proven()
+    yield from pair.until(never)
 
 
 def connecting(pair: Pair) -> Script:
-    """A connect() at full range, its SYN re-fired until the answer comes: the responder of three techniques."""
+    """A connect() at full range, its SYN re-fired until the SYN-ACK comes: how three techniques respond."""
     pair.mark_fired()
     if pair.blind:
         yield from pair.until(connected)
@@ -53,8 +55,6 @@ def connecting(pair: Pair) -> Script:
         assert isinstance(syn, SegmentSeen)
         yield from pair.until(lambda _: pair.connected and pair.evidence.peer_syn_ack,
                               again=lambda: pair.do(Resend, syn.segment))  # fmt: skip
-    pair.say_proven()
-    yield from pair.until(never)
 
 
 def insisting(pair: Pair, answer: SegmentSeen) -> Script:

@@ -13,7 +13,7 @@ Passes a NAT A that filters every inbound SYN; NAT B must let a SYN-ACK out afte
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, never, own, peers
+from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers
 from punchd.words.effects import Connect, Inject, Resend, SetTtl
 from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen, Signal
 from punchd.words.notification import Syn
@@ -33,7 +33,10 @@ def initiator(pair: Pair) -> Script:
     assert isinstance(syn, SegmentSeen)
     pair.say_primed(Syn(syn.seq, syn.window, syn.mss, syn.window_scale, syn.sack_permitted, syn.timestamp))
     # before the SYN-ACK an ACK of ours is but the stack's challenge to something odd, and the socket not ESTABLISHED
-    ack = yield from pair.until(lambda event: pair.evidence.peer_syn_ack and own(ACK)(event))
+    acknowledged = own(ACK)
+    ack = yield from pair.hold(
+        lambda event: pair.evidence.peer_syn_ack and acknowledged(event), pair.reopen, SYN_HOLE_S
+    )
     assert isinstance(ack, SegmentSeen)
     segment = ack.segment
 

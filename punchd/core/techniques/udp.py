@@ -10,25 +10,19 @@ Passes NATs whose mapping for the drawn port is known to both; needs no privileg
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, never, secret_tag, signal
+from punchd.core.pair import UDP_HOLE_S, Pair, Script, never, secret_tag, signal
 from punchd.words.effects import OpenDatagram
 from punchd.words.events import Signal
 
 NAME = "udp"
 NEEDS: frozenset[str] = frozenset()
 
-# A mapping that saw one packet may live for 30 s only (Hätönen et al. 2010): prime again well before.
-_REPRIME_S = 12.0
-
 
 def initiator(pair: Pair) -> Script:
     _open(pair)
     pair.tell(Signal.PRIME, ttl=pair.hole)
     pair.say_primed()
-    while not pair.evidence.signals:
-        yield from pair.until(signal(Signal.FIRE), within_s=_REPRIME_S)
-        if not pair.evidence.signals:
-            pair.tell(Signal.PRIME, ttl=pair.hole)
+    yield from pair.hold(signal(Signal.FIRE), lambda: pair.tell(Signal.PRIME, ttl=pair.hole), UDP_HOLE_S)
     pair.tell(Signal.ANSWER)
     pair.say_answered()
     yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+/* Invariant: after any sequence of puts and drops the table answers as a plain
+ * array does, and a full table refuses newcomers only.
+ * Two bytes are a step: what to do, and with which of 64 flows.
+ */
+#include "fuzz.h"
+
+#include <netinet/in.h>
+
+#define FLOWS 64
+#define CAPACITY 48
+
+static struct punchd_flow flow_of(uint8_t number)
+{
+	struct punchd_flow flow = {
+		.local = { 10, 0, 0, 1 }, .remote = { 10, 0, 0, 2 },
+		.local_port = (uint16_t)(number % 8),
+		.remote_port = (uint16_t)(number / 8 % 8),
+		.family = 4, .protocol = IPPROTO_TCP,
+	};
+
+	return flow;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct punchd_flows *flows = punchd_flows_new(CAPACITY);
+	uint64_t model[FLOWS] = { 0 };
+	uint32_t count = 0;
+	size_t i;
+
+	HOLDS(flows != NULL);
+	for (i = 0; i + 1 < size; i += 2) {
+		uint8_t number = data[i + 1] % FLOWS;
+		struct punchd_flow flow = flow_of(number);
+		uint64_t *known = &model[number];
+		int status;
+
+		if (data[i] & 1) {
+			status = punchd_flows_put(flows, &flow, i + 1);
+			HOLDS((status == PUNCHD_NO_ROOM) ==
+			      (count == CAPACITY && !*known));
+			if (status == PUNCHD_OK) {
+				count += !*known;
+				*known = i + 1;
+			}
+		} else {
+			status = punchd_flows_drop(flows, &flow);
+			HOLDS((status == PUNCHD_OK) == (*known != 0));
+			count -= *known != 0;
+			*known = 0;
+		}
+	}
+	HOLDS(punchd_flows_count(flows) == count);
+	for (i = 0; i < FLOWS; i++) {
+		struct punchd_flow flow = flow_of((uint8_t)i);
+
+		HOLDS(punchd_flows_get(flows, &flow) == model[i]);
+	}
+	punchd_flows_free(flows);
+	return 0;
+}
