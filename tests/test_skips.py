@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 
 SLEEPY = "import pytest\n\n@pytest.mark.skip(reason='tired')\ndef test_sleepy(): ...\n\ndef test_awake(): ...\n"
 NODE = "tests/test_it.py::test_sleepy"
+AWAKE = "tests/test_it.py::test_awake"
 
 
 @pytest.mark.parametrize(
@@ -21,8 +22,8 @@ NODE = "tests/test_it.py::test_sleepy"
         ("", [], 1, f"skipped, but not listed: {NODE}  tired"),
         (f"{NODE}  tired\n", [], 0, ""),
         (f"{NODE}  lazy\n", [], 1, "skipped, but not listed"),
-        (f"{NODE}  tired\ntests/test_it.py::test_awake  tired\n", [], 1, "listed, but not skipped: tests/test_it.py::test_awake"),
-        (f"{NODE}  tired\ntests/test_it.py::test_awake  tired\n", ["-k", "sleepy"], 0, ""),
+        (f"{NODE}  tired\n{AWAKE}  tired\n", [], 1, f"listed, but not skipped: {AWAKE}"),
+        (f"{NODE}  tired\n{AWAKE}  tired\n", ["-k", "sleepy"], 0, ""),
     ],
 )  # fmt: skip
 def test_skips_equal_the_list(tmp_path: Path, listed: str, options: list[str], status: int, complaint: str) -> None:
