@@ -68,7 +68,9 @@ class Daemon:
         deadline = time.monotonic() + _START_PATIENCE_S
         while not answers(self.path):
             if self.child.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"punchd does not listen; its last words:\n{self.log()[-2000:]}")
+                said = self.log()[-2000:]
+                shutil.rmtree(self._folder, ignore_errors=True)
+                raise RuntimeError(f"punchd does not listen; its last words:\n{said}")
             time.sleep(0.005)
         return self
 
