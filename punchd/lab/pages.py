@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "kinds"
@@ -26,7 +27,7 @@ BARE = frozenset({"open", "firewall"})
 
 MOST_LAYERS = 3
 
-# Where a port counted by the kernel lies on a `sequential` box: _FIRST_PORT, then by steps through all of them.
+# What a `sequential` box has to give away.
 _FIRST_PORT, _PORTS = 32768, 16384
 
 _SYSCTL = re.compile(r"^# sysctl ([\w./]+)=(\S+)$", re.MULTILINE)
@@ -85,11 +86,15 @@ def rules(kind: str, variables: Mapping[str, str]) -> str:
 
 
 def ports(step: int) -> str:
-    """The map of a `sequential` box: the n-th connection's port, each port once in a round whatever the step."""
-    rounds = -(-_PORTS // abs(step))
-    order = [turn + i * abs(step) for turn in range(abs(step)) for i in range(rounds) if turn + i * abs(step) < _PORTS]
-    elements = (f"{n} : {_FIRST_PORT + (port if step > 0 else _PORTS - 1 - port)}" for n, port in enumerate(order))
-    return f"{{ {', '.join(elements)} }}"
+    """The ports of a `sequential` box as the map that its page wants."""
+    return f"{{ {', '.join(f'{n} : {port}' for n, port in enumerate(order(step)))} }}"
+
+
+@cache
+def order(step: int) -> tuple[int, ...]:
+    """The ports of a `sequential` box, one connection after the other: each once in a round, whatever the step."""
+    offsets = [offset for turn in range(abs(step)) for offset in range(turn, _PORTS, abs(step))]
+    return tuple(_FIRST_PORT + (offset if step > 0 else _PORTS - 1 - offset) for offset in offsets)
 
 
 def _layer(text: str) -> tuple[Box, ...]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model import World
-from punchd.lab.model_nat import KINDS
+from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_peer import Daemon
 from punchd.words.effects import Effect, HandOver, Resend, Tell
 from punchd.words.events import DeadlinePassed, Event
@@ -87,7 +87,9 @@ def shares() -> st.SearchStrategy[float]:
     return st.sampled_from([0.0, 0.0, 0.05, 0.2, 0.5])
 
 
-def schedules(transport: str = "tcp", *, ttls: tuple[int, ...] = (2, 6), **fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
+def schedules(
+    transport: str = "tcp", *, ttls: tuple[int, ...] = (2, 6), **fixed: Any
+) -> st.SearchStrategy[dict[str, Any]]:
     names = TCP if transport == "tcp" else ["udp"]
     free: dict[str, st.SearchStrategy[Any]] = {
         "kind_a": st.sampled_from(KIND_NAMES), "kind_b": st.sampled_from(KIND_NAMES),
