@@ -40,6 +40,14 @@ class Street:
         return Flow(self, protocol, next(_ports), next(_ports), self.lab.b, self.b)
 
     @property
+    def inside(self) -> str:
+        return self.lab.a.address
+
+    @property
+    def public(self) -> str:
+        return self.lab.public_a
+
+    @property
     def hole_ttl(self) -> int:
         """The least that clears all NATs; such a packet dies at r1."""
         return 1 + len(self.lab.nats_a)
@@ -76,6 +84,10 @@ class Flow:
     def answer(self) -> Packet | None:
         """What the far end receives from a's side, whoever sent it."""
         return self.probe.receive(lambda seen: self.port_b in (seen.dport, seen.sport))
+
+    def error(self) -> Packet | None:
+        """The ICMP error that a received for its last packet."""
+        return self.street.a.receive(lambda seen: seen.icmp is not None and seen.sport == self.port_a)
 
     def other_port(self) -> Flow:
         """The same inside port, another port of the same place."""
