@@ -33,7 +33,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from punchd.core import verdict
-from punchd.core.pair import Pair, Terms
+from punchd.core.pair import Pair, ScriptEvent, Terms
 from punchd.core.plan import offer as make_offer
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
@@ -132,8 +132,8 @@ class Attempt:
             case Settled():
                 self._on_settled()
             case _:
-                self.pairs[event.pair].feed(event, now)
-                self._on_pair(self.pairs[event.pair], event)
+                pair = self.pairs[event.pair]
+                self._on_pair(pair, pair.feed(event, now))
         if not self.done:
             self._consider()
         return self._take()
@@ -213,7 +213,7 @@ class Attempt:
 
     def _on_settled(self) -> None: ...
 
-    def _on_pair(self, pair: Pair, event: Event) -> None: ...
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None: ...
 
     def _consider(self) -> None:
         raise NotImplementedError  # each role has its own rule
@@ -251,7 +251,7 @@ class Initiating(Attempt):
     def _on_settled(self) -> None:
         self._settled = True
 
-    def _on_pair(self, pair: Pair, event: Event) -> None:
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
         if pair.answered and pair.index not in self._heard:
             self._heard.add(pair.index)
             self._report("heard", pair)
@@ -274,9 +274,9 @@ class Initiating(Attempt):
             self._early_given = answered[0]
             self._close_others(answered[0])
             self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
-        left = [pair for pair in self.pairs if pair.answered or pair.evidence.own_syn_ack]
+        heard = [pair for pair in self.pairs if pair.answered or pair.connected or pair.evidence.own_syn_ack]
         for pair in answered:
-            alone = pair.handshake and len(left) == 1
+            alone = pair.handshake and len(heard) == 1
             if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or alone):
                 self._take_over(pair)
                 return
@@ -378,7 +378,7 @@ class Responding(Attempt):
         self._next_at = self.now + self._pause_s
         self._report("trying", pair)
 
-    def _on_pair(self, pair: Pair, event: Event) -> None:
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
         if self.state is State.LINGERING and pair.committed:
             asks_again = isinstance(event, SignalSeen | SegmentSeen) and _is_answer(event)
             if asks_again:

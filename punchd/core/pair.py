@@ -249,18 +249,19 @@ class Pair:
 
     # -- what the attempt says -------------------------------------------------------------------------------
 
-    def feed(self, event: ScriptEvent, now: float) -> None:
-        """Take one event: evidence first, then the script."""
+    def feed(self, event: ScriptEvent, now: float) -> ScriptEvent:
+        """Take one event: evidence first, then the script. Returns it as understood: a signal is no mere segment."""
         if self.closed or self.script is None:
-            return
+            return event
         self.now = now
         event = self._witness(event)
         if self.fail_code is not None:
-            return
+            return event
         try:
             self.script.send(event)
         except StopIteration:
             self.script = None
+        return event
 
     def start(self, script: Script, now: float) -> None:
         """Run the script to its first wait."""
@@ -308,8 +309,7 @@ class Pair:
                 seen.errno = event.errno
                 if not self.given:
                     self.fail(
-                        "reset-by-peer-side" if event.errno in _RESET else "socket-lost",
-                        _errno_cause(event.errno),
+                        "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )
             case IcmpSeen():
                 seen.icmp = (event.type, event.code, event.sender)
@@ -396,7 +396,3 @@ def never(event: ScriptEvent) -> bool:
 
 
 _RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
-
-
-def _errno_cause(errno: int) -> str:
-    return os.strerror(errno)

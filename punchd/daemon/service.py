@@ -15,10 +15,11 @@ import structlog
 import uvloop
 
 from punchd import __version__
+from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.admission import Admission
 from punchd.daemon.config import Config
-from punchd.daemon.driver import Driver
+from punchd.daemon.driver import Driver, Run
 from punchd.daemon.host import Host, open_host
 from punchd.daemon.session import Call, Session
 from punchd.edge.connection import Callbacks, Connection, Credentials
@@ -58,9 +59,9 @@ class Service:
             ),
         )
 
-    def launch(self, attempt: Any, call: Call) -> None:
+    def launch(self, attempt: Attempt, call: Call) -> Run:
         """Hand an admitted attempt to the driver."""
-        call.run = self.driver.launch(attempt, call)
+        return self.driver.launch(attempt, call)
 
     def ended(self, call: Call) -> None:
         """An attempt is over, its descriptors are closed."""
@@ -69,7 +70,7 @@ class Service:
     def find(self, name: str, uid: int) -> Call | None:
         """The open attempt that `status` calls by this name, if this user may end it: its owner or root."""
         for session in self._sessions.values():
-            for call in session.runs():
+            for call, _ in session.runs():
                 if call.name == name and uid in (0, call.uid):
                     return call
         return None
@@ -78,8 +79,8 @@ class Service:
         """What runs, for `status`."""
         attempts = []
         for session in self._sessions.values():
-            for call in session.runs():
-                attempt = call.run.attempt
+            for call, run in session.runs():
+                attempt = run.attempt
                 attempts.append(
                     {
                         "attempt": call.name,

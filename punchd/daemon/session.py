@@ -58,7 +58,8 @@ class Session:
     def closed(self) -> None:
         """The caller is gone: all its attempts are cancelled."""
         for call in list(self._open.values()):
-            self._service.driver.feed(call.run, Cancelled(Code.CANCELLED))
+            if call.run is not None:
+                self._service.driver.feed(call.run, Cancelled(Code.CANCELLED))
 
     def ended(self, id_: str) -> None:
         """A request had its final line."""
@@ -66,9 +67,9 @@ class Session:
         if self.connection.half_closed and not self._open:
             self.connection.finish()
 
-    def runs(self) -> list[Call]:
+    def runs(self) -> list[tuple[Call, Run]]:
         """The open attempts."""
-        return list(self._open.values())
+        return [(call, call.run) for call in self._open.values() if call.run is not None]
 
     def _initiate(self, request: Initiate) -> None:
         self._start(request.id, request.secret, lambda: self._service.admission.initiating(request))
@@ -87,7 +88,9 @@ class Session:
         call = Call(self, id_, uid, secret)
         self._open[id_] = call
         call.log.info("attempt begins", role=type(attempt).__name__.lower(), remote=attempt.remote)
-        service.launch(attempt, call)
+        call.run = service.launch(attempt, call)
+        if self.connection.closed:  # the attempt's first words found nobody to hear them
+            service.driver.feed(call.run, Cancelled(Code.CANCELLED))
 
     def _notify(self, request: Notify) -> None:
         self._attempt(request.attempt)
@@ -100,7 +103,7 @@ class Session:
         call = self._open.get(request.attempt)
         if call is None and "/" in request.attempt:
             call = self._service.find(request.attempt, self.connection.credentials.uid)
-        if call is None:
+        if call is None or call.run is None:
             self._answer(request.id, ended=True)
             return
         self._service.driver.feed(call.run, Cancelled(Code.CANCELLED))
@@ -131,10 +134,10 @@ class Call:
 
     __slots__ = ("_told", "id", "log", "run", "secret", "session", "uid")
 
-    run: Run
-
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
+        self.run: Run | None = None
+        """None until the attempt has taken its first step."""
         self._told = False
         self.log: Any = log.bind(attempt=self.name, uid=uid)
 

@@ -19,6 +19,7 @@ from punchd.words.events import ACK, RST, SYN, Flags
 
 FIN, PSH = int(Flags.FIN), int(Flags.PSH)
 FAR_NAT = 5  # which router on its way a packet meets, counted from its sender's own NAT
+EVENTS_MAX = 20_000  # a lively attempt has a few hundred
 SEQ_MASK = 0xFFFFFFFF
 TIME_EXCEEDED = 11
 UNREACHABLE = 3
@@ -88,13 +89,16 @@ class Clock:
     def run(self, goes_on: Callable[[], bool], until: float) -> None:
         """Let time pass while `goes_on`, at most until the given time."""
         queue = self._queue
-        while queue and goes_on():
+        for _ in range(EVENTS_MAX):
+            if not (queue and goes_on()):
+                return
             time, _, call, args = heapq.heappop(queue)
             if time > until:
                 return
             if time > self.now:
                 self.now = time
             call(*args)
+        raise RuntimeError(f"{EVENTS_MAX} events and no end: two peers answer each other without pause")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 It refuses to decide anything; it does what daemon/driver.py does, in the same order, and counts what it holds.
 
 News waits in two places, as in the real daemon: what the ring saw, and what sockets say. With `wake_s` 0 both are
-read as soon as the kernel is idle, the ring first; else after a random time and in random order.
+read as soon as the kernel is idle, else after a random time; the ring first, as core/attempt.py wants it.
 """
 
 from __future__ import annotations
@@ -172,11 +172,10 @@ class Daemon:
             self._clock.at(self._drain_at, self._drain)
 
     def _drain(self) -> None:
-        if self._dice.random() < 0.5:
-            self._drain_ring()
-        if not self._busy:
-            self._run()
+        """The ring before the sockets: core/attempt.py relies on it."""
+        waiting, self._inbox = self._inbox, deque()
         self._drain_ring()
+        self._inbox += waiting
         if not self._busy:
             self._run()
 
@@ -219,8 +218,9 @@ class Daemon:
         self._timer_at = -1.0
         deadline = self.attempt.deadline
         if deadline is not None and deadline <= self._clock.now:
-            self._drain_ring()  # what has happened comes before what has not
-            self.feed(seen.DeadlinePassed())
+            self._drain()  # what has happened comes before what has not
+            if not self.attempt.done:
+                self.feed(seen.DeadlinePassed())
         else:
             self._arm()
 

@@ -10,7 +10,7 @@ from punchd.core.attempt import Attempt, Initiating, Responding
 from punchd.core.pair import Pair, Terms
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
-from punchd.words.effects import Effect
+from punchd.words.effects import Effect, Report
 from punchd.words.events import ACK, SYN, SYN_ACK, WINDOWS, Event, SegmentSeen, Settled, Signal
 from punchd.words.notification import Notification, Offer, Syn
 
@@ -54,7 +54,9 @@ def begun(attempt: Attempt) -> list[Effect]:
     return attempt.begin() + attempt.step(Settled(), 0.0)
 
 
-def seen(pair: int, flags: int, *, outgoing: bool = False, seq: int = 0, ack: int = 0, window: int = 64240) -> SegmentSeen:
+def seen(
+    pair: int, flags: int, *, outgoing: bool = False, seq: int = 0, ack: int = 0, window: int = 64240
+) -> SegmentSeen:
     """A segment as the ring reports it."""
     return SegmentSeen(pair, outgoing, flags, seq, ack, window, 64, b"segment", 1460, 7, True, None)
 
@@ -85,6 +87,11 @@ def signalled(pair: Pair, signal: Signal) -> SegmentSeen:
 def those(kind: type[E], effects: list[Effect]) -> list[E]:
     """The effects of one kind."""
     return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def work(effects: list[Effect]) -> list[Effect]:
+    """All but what is only told to the caller."""
+    return [effect for effect in effects if not isinstance(effect, Report)]
 
 
 def feed(attempt: Attempt, now: float, *events: Event) -> list[Effect]:

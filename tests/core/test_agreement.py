@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,7 +86,9 @@ def shares() -> st.SearchStrategy[float]:
     return st.sampled_from([0.0, 0.0, 0.05, 0.2, 0.5])
 
 
-def schedules(transport: str = "tcp", *, ttls: tuple[int, ...] = (2, 6), **fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
+def schedules(
+    transport: str = "tcp", *, ttls: tuple[int, ...] = (2, 6), **fixed: Any
+) -> st.SearchStrategy[dict[str, Any]]:
     names = TCP if transport == "tcp" else ["udp"]
     free: dict[str, st.SearchStrategy[Any]] = {
         "kind_a": st.sampled_from(KIND_NAMES), "kind_b": st.sampled_from(KIND_NAMES),

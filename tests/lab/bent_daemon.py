@@ -94,6 +94,7 @@ def counted() -> None:
                 "sessions": len(self._sessions),
                 "tasks": len(asyncio.all_tasks()),
                 "fds": len(os.listdir("/proc/self/fd")),
+                "blocks": sys.getallocatedblocks(),
             }
             target = Path(f"{self.config.socket}.count")
             target.with_suffix(".new").write_text(json.dumps(held | counts))

@@ -24,8 +24,8 @@ from punchd.lab.topology import Lab
 from punchd.lab.transfer import TransferError, exchange
 
 PATIENCE_S = 15.0
-FAILING_MS = 2500
-"""What a cell that may fail gets: five techniques of a list never come to their ends sooner."""
+FAILING_MS = 1500
+"""What a cell that may fail gets: longer than the kernel's first retransmission of a SYN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,15 @@ def duo(
         b = Daemon(made.b, *options, command=command_b)
         with a, b:
             yield Duo(made, a, b)
+
+
+def initiate(lab: Lab, technique: str, *, id: str = "1", timeout_ms: int = 10000) -> dict[str, Any]:
+    """A's request for one technique, or for `auto`."""
+    return {
+        "id": id, "call": "initiate", "peer": lab.public_b, "self": lab.public_a, "timeout_ms": timeout_ms,
+        "techniques": technique if technique == "auto" else [technique],
+        "transport": "udp" if technique == "udp" else "tcp",
+    }  # fmt: skip
 
 
 async def _side(attempt: client.Attempt, t0_ns: int, *, early: bool) -> dict[str, Any]:

@@ -25,7 +25,9 @@ import pytest
 from duo import Duo, Talker, duo
 from running import Daemon, held_sockets
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+from punchd.core.techniques import TECHNIQUES
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 # each technique on networks that it passes and that want it
 PLACES = {
@@ -57,7 +59,11 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=sorted(PLACES), name="place")
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.needs(*TECHNIQUES[name].needs)) for name in sorted(PLACES)],
+    name="place",
+)
 def _place(request: pytest.FixtureRequest) -> Iterator[tuple[Duo, str]]:
     """The technique, and a lab in which it passes."""
     with duo(*PLACES[request.param]) as both:

@@ -14,10 +14,10 @@ kernel answer at full range; its responder tries one pair at a time.
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, connected, never, own, peers
-from punchd.core.techniques.tcp_simopen import connecting
+from punchd.core.pair import Pair, Script, connected, never, own
+from punchd.core.techniques.tcp_simopen import connecting, insisting
 from punchd.words.effects import Connect, Listen, Resend
-from punchd.words.events import SYN, SYN_ACK, SegmentSeen
+from punchd.words.events import SYN_ACK, SegmentSeen
 
 NAME = "tcp-direct"
 NEEDS: frozenset[str] = frozenset()
@@ -36,7 +36,7 @@ def initiator(pair: Pair) -> Script:
     assert isinstance(answer, SegmentSeen)
     pair.do(Resend, answer.segment)
     pair.say_answered(handshake=True)
-    yield from pair.repeat(peers(SYN), again=lambda: pair.do(Resend, answer.segment))
+    yield from insisting(pair, answer)
 
 
 def responder(pair: Pair) -> Script:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from punchd.core.pair import SYN_HOLE_S, Pair, Script, connected, never, own, peers
 from punchd.words.effects import Abort, Connect, Resend, SetTtl
-from punchd.words.events import SYN, SYN_ACK, SegmentSeen
+from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 
 NAME = "tcp-simopen"
 NEEDS: frozenset[str] = frozenset()
@@ -35,7 +35,7 @@ def initiator(pair: Pair) -> Script:
     pair.do(SetTtl, ttl=None)
     pair.do(Resend, answer.segment)
     pair.say_answered(handshake=True)
-    yield from pair.repeat(peers(SYN), again=lambda: pair.do(Resend, answer.segment))
+    yield from insisting(pair, answer)
 
 
 def responder(pair: Pair) -> Script:
@@ -55,6 +55,19 @@ def connecting(pair: Pair) -> Script:
         assert isinstance(syn, SegmentSeen)
         yield from pair.until(lambda _: pair.connected and pair.evidence.peer_syn_ack,
                               again=lambda: pair.do(Resend, syn.segment))  # fmt: skip
+
+
+def insisting(pair: Pair, answer: SegmentSeen) -> Script:
+    """The SYN-ACK again until it has arrived. Once the peer is known to be connected, NAT A would call it INVALID; a
+    signal passes, and fetches what was lost: the peer's kernel acknowledges it, the peer's punchd repeats COMMIT."""
+
+    def again() -> None:
+        if pair.connected or pair.committed:
+            pair.tell(Signal.ANSWER)
+        else:
+            pair.do(Resend, answer.segment)
+
+    yield from pair.repeat(peers(SYN), again)
 
 
 def _blind_initiator(pair: Pair) -> Script:

@@ -38,16 +38,17 @@ def initiator(pair: Pair) -> Script:
         lambda event: pair.evidence.peer_syn_ack and acknowledged(event), pair.reopen, SYN_HOLE_S
     )
     assert isinstance(ack, SegmentSeen)
+    segment = ack.segment
 
-    def acknowledge() -> None:
-        pair.do(Resend, ack.segment)
-        pair.tell(Signal.ANSWER)  # the peer's ring does not show it bare ACKs, so its punchd hears this
+    def again() -> None:
+        pair.do(Resend, segment)
+        pair.tell(Signal.ANSWER)  # a peer that has the ACK already sees nothing in another one
 
     pair.do(SetTtl, ttl=None)
-    acknowledge()
+    pair.do(Resend, segment)
     pair.connected = True  # a stack that acknowledges a SYN-ACK is ESTABLISHED
     pair.say_answered(early=True)
-    yield from pair.repeat(peers(SYN_ACK), again=acknowledge)
+    yield from pair.repeat(peers(SYN_ACK), again)
 
 
 def responder(pair: Pair) -> Script:
