@@ -28,7 +28,7 @@ from punchd.core import classify
 from punchd.core.ports import Dice
 from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.events import Cancelled, DeadlinePassed
-from punchd.words.nat import SAMPLES_MAX, Allocation, Face, NatClass
+from punchd.words.nat import SAMPLES_MAX, Allocation, Dependence, Face, NatClass
 from punchd.words.probing import (
     TRANSACTION_LEN,
     Answer,
@@ -54,6 +54,7 @@ from punchd.words.probing import (
 )
 
 RTO_S = 0.5  # RFC 8489, section 6.2.1
+RTO_NEAR_S = 0.1  # the least where the round trip was measured
 SENDS_MAX = 7
 SENDS_HEARD_MAX = 3
 LINE_PATIENCE_S = 3.5  # what the three requests over UDP come to
@@ -62,7 +63,7 @@ SAMPLE_PORTS = 8
 PAIR_GAP_S = 0.04
 EXPLORED_MAX = 2  # servers whose second address is asked too
 KEEP_S = 15.0  # RFC 8445, section 11
-RETRY_S = 1.0  # after a keepalive without an answer
+RETRY_S = 3.0  # after a keepalive without an answer, or a connection that its server has closed
 
 
 class State(Enum):
@@ -89,21 +90,28 @@ class Purpose(Enum):
     KEEP = auto()
 
 
-_CHANGES = {Purpose.OTHER_ADDRESS: Change(address=True, port=True), Purpose.OTHER_PORT: Change(address=False, port=True)}
+_CHANGES = {
+    Purpose.OTHER_ADDRESS: Change(address=True, port=True),
+    Purpose.OTHER_PORT: Change(address=False, port=True),
+}
 _HOME, _FILTER, _FIRST_SAMPLE = 0, 1, 2
 
 
 class Question:
     """One Binding request to one server from one slot. `cause` is set once it is given up."""
 
-    __slots__ = ("answered", "asked_at", "cause", "due", "purpose", "sends", "server", "slot", "transaction")
+    __slots__ = (
+        "answered", "asked_at", "cause", "dialled", "due", "purpose", "rto_s", "sends", "server", "slot", "transaction",
+    )  # fmt: skip
 
-    def __init__(self, purpose: Purpose, slot: int, server: Endpoint, transaction: bytes, due: float) -> None:
+    def __init__(
+        self, purpose: Purpose, slot: int, server: Endpoint, *, transaction: bytes, due: float, rto_s: float
+    ) -> None:
         self.purpose, self.slot, self.server, self.transaction = purpose, slot, server, transaction
-        self.due = due
+        self.due, self.rto_s = due, rto_s
         self.sends = 0
         self.asked_at = due
-        self.answered = False
+        self.answered = self.dialled = False
         self.cause: str | None = None
 
     @property
@@ -176,7 +184,8 @@ class Probe:
                 self._opening.discard(event.slot)
                 self._ports[event.slot] = event.port
                 for question in self._of_slot(event.slot):
-                    question.due = min(question.due, now) if question.due == inf else question.due
+                    if question.due == inf:
+                        question.due = now
             case PortFailed():
                 self._opening.discard(event.slot)
                 for question in self._of_slot(event.slot):
@@ -222,11 +231,9 @@ class Probe:
         if question.purpose is Purpose.KEEP:
             self._on_kept(question, answer)
             return
-        if question.purpose is Purpose.ACQUAINT:
-            self._plan(Purpose.OTHER_PORT, _FILTER, question.server)
-            if answer.other is not None and answer.other.address != question.server.address:
-                self._plan(Purpose.OTHER_ADDRESS, _FILTER, question.server)
         if question.slot == _FILTER:
+            if question.purpose is Purpose.ACQUAINT:
+                self._test_filter(question, answer)
             return
         observation = self._observe(question, answer)
         if question.purpose is Purpose.MAPPING:
@@ -243,6 +250,10 @@ class Probe:
         observation = Observation(self.transport, question.server, local, answer.mapped, at_ms, rtt_ms)
         self._observations.append(observation)
         self._effects.append(Observed(observation))
+        if len(self._observations) == 1:  # the net works: nobody is waited for as if it might not
+            for waiting in self._questions:
+                if waiting.sends or waiting.dialled:
+                    waiting.due = min(waiting.due, self._now + LINE_PATIENCE_S)
         return observation
 
     def _explore(self, server: Endpoint, other: Endpoint | None) -> None:
@@ -264,6 +275,14 @@ class Probe:
         if self.transport == "udp" and self._explored == 1:
             self._plan(Purpose.ACQUAINT, _FILTER, server)
 
+    def _test_filter(self, question: Question, answer: Answer) -> None:
+        """Ask for answers from elsewhere. The server's distance is known, so their silence need not take long."""
+        rtt_s = self._now - question.asked_at if question.sends == 1 else RTO_S
+        rto_s = min(RTO_S, max(RTO_NEAR_S, 3 * rtt_s))
+        self._plan(Purpose.OTHER_PORT, _FILTER, question.server, rto_s=rto_s)
+        if answer.other is not None and answer.other.address != question.server.address:
+            self._plan(Purpose.OTHER_ADDRESS, _FILTER, question.server, rto_s=rto_s)
+
     def _sample(self, server: Endpoint) -> None:
         self._sampling = True
         for number in range(SAMPLE_PORTS):
@@ -272,9 +291,12 @@ class Probe:
 
     # -- questions -------------------------------------------------------------------------------------------------
 
-    def _plan(self, purpose: Purpose, slot: int, server: Endpoint, *, after_s: float = 0.0) -> None:
+    def _plan(
+        self, purpose: Purpose, slot: int, server: Endpoint, *, after_s: float = 0.0, rto_s: float = RTO_S
+    ) -> None:
         transaction = self._dice.randrange(1 << 8 * TRANSACTION_LEN).to_bytes(TRANSACTION_LEN, "big")
-        self._questions.append(Question(purpose, slot, server, transaction, self._now + after_s))
+        due = self._now + after_s
+        self._questions.append(Question(purpose, slot, server, transaction=transaction, due=due, rto_s=rto_s))
 
     def _advance(self) -> None:
         """Do what is due, and see whether all is settled."""
@@ -301,9 +323,10 @@ class Probe:
                 self._ask(question)
             else:
                 self._give_up(question, f"no answer to {question.sends} requests")
-        elif question.sends or question.asked_at < question.due:
+        elif question.dialled:
             self._give_up(question, "no answer" if question.sends else "no connection")
         else:
+            question.dialled = True
             question.asked_at = self._now
             question.due = self._patience()
             if (question.slot, question.server) in self._lines:
@@ -316,7 +339,7 @@ class Probe:
         if self.transport == "udp":
             if question.sends == 1:
                 question.asked_at = self._now
-            question.due = self._now + RTO_S * 2 ** (question.sends - 1)
+            question.due = self._now + question.rto_s * 2 ** (question.sends - 1)
         else:
             question.due = self._patience()
         change = _CHANGES.get(question.purpose)
@@ -329,7 +352,8 @@ class Probe:
 
     def _give_up(self, question: Question, cause: str) -> None:
         question.cause = cause
-        if self.transport == "tcp" and question.slot in self._ports and not question.sends:
+        if question.dialled:
+            self._lines.discard((question.slot, question.server))
             self._effects.append(HangUp(question.slot, question.server))
         if question.purpose is Purpose.KEEP:
             self._on_not_kept()
@@ -372,11 +396,11 @@ class Probe:
         kept = samples[-SAMPLES_MAX:] if allocation is not Allocation.PRESERVING else ()
         return Face(home[0].local.port, public, nat, kept)
 
-    def _filtering(self, home: list[Observation]) -> classify.Dependence:
+    def _filtering(self, home: list[Observation]) -> Dependence:
         asked = {question.purpose: question for question in self._questions if question.slot == _FILTER}
         other_port = asked.get(Purpose.OTHER_PORT)
         if other_port is None:
-            return classify.Dependence.UNKNOWN
+            return Dependence.UNKNOWN
         alive = {seen.server for seen in home} - {other_port.server}
         return classify.filtering(
             other_address=_verdict(asked.get(Purpose.OTHER_ADDRESS)),
