@@ -94,6 +94,7 @@ class World:
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
         cancel_a_ms: float | None = None, cancel_b_ms: float | None = None,
         on_attempt: Callable[[Daemon, Attempt], None] | None = None,
+        on_notification: Callable[[Notification], None] | None = None,
     ) -> None:  # fmt: skip
         self._dice = dice = random.Random(seed)
         self._clock = clock = Clock(START_S)
@@ -117,13 +118,15 @@ class World:
             )
             for kernel, faults in zip(kernels, (faults_a, faults_b), strict=True)
         )  # fmt: skip
-        able, _ = plan.choose(techniques, transport, self._able(0))
-        self._techniques, self._in_turn, self._early = able, techniques is not None, early
+        self._techniques, missing = plan.choose(techniques, transport, self._able(0))
+        if not self._techniques:
+            raise ValueError(f"nothing can run: {missing}")
+        self._in_turn, self._early = techniques is not None, early
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
         self._side_repeat, self._speaks = side_repeat, speaks
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
-        self._on_attempt = on_attempt
+        self._on_attempt, self._on_notification = on_attempt, on_notification
         self._pending = 0  # notifications under way
         self._exchange_until = -1.0
 
@@ -165,6 +168,8 @@ class World:
         daemon.launch(attempt)
 
     def _carry(self, notification: Notification) -> None:
+        if self._on_notification is not None:
+            self._on_notification(notification)
         if self._side_s is not None:
             for turn in range(self._side_repeat):
                 self._pending += 1

@@ -223,12 +223,12 @@ class Tcp:
 
 
 class Listener:
-    """A listening socket that one peer can reach; `accepted` waits for accept()."""
+    """A listening socket that one peer can reach; `accepted` waits for accept(). Its children inherit its TTL."""
 
-    __slots__ = ("accepted", "kernel", "on_news", "port", "requests")
+    __slots__ = ("accepted", "kernel", "on_news", "port", "requests", "ttl")
 
-    def __init__(self, kernel: Kernel, port: int) -> None:
-        self.kernel, self.port = kernel, port
+    def __init__(self, kernel: Kernel, port: int, ttl: int) -> None:
+        self.kernel, self.port, self.ttl = kernel, port, ttl
         self.requests: dict[int, Tcp] = {}
         self.accepted: list[Tcp] = []
         self.on_news: Callable[[str], None] | None = None
@@ -244,6 +244,7 @@ class Listener:
                 self.kernel, self.port, segment.src,
                 state=TcpState.SYN_RECV, snd_nxt=_after(isn), rcv_nxt=_after(segment.seq),
             )  # fmt: skip
+            request.ttl = self.ttl
             self.requests[segment.src] = request
             request.on_news = lambda news: self._grown(request, news)
             request.emit(_SYN_ACK, isn)
@@ -332,9 +333,9 @@ class Kernel:
         self.adopt(sock)
         return sock
 
-    def listen(self, port: int) -> Listener:
+    def listen(self, port: int, ttl: int | None) -> Listener:
         """A listening socket."""
-        listener = self.listeners[port] = Listener(self, port)
+        listener = self.listeners[port] = Listener(self, port, ttl or FULL_TTL)
         return listener
 
     def datagram(self, port: int, remote: int) -> Udp:

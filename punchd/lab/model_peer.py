@@ -282,7 +282,7 @@ class Daemon:
                 self._drop_socket(self.held[effect.pair], silently=False)
             case do.Listen():
                 holding = self.held[effect.pair]
-                holding.listener = listener = self.kernel.listen(holding.key[1])
+                holding.listener = listener = self.kernel.listen(holding.key[1], effect.ttl)
                 listener.on_news = lambda _: self._accept(holding)
             case do.OpenDatagram():
                 holding = self.held[effect.pair]

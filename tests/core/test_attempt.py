@@ -147,6 +147,17 @@ def test_what_the_kernel_answered_by_itself_counts_as_answered() -> None:
     assert 1 == len(those(HandOver, attempt.step(signalled(attempt.pairs[0], Signal.COMMIT), 0.3)))
 
 
+def test_what_the_kernel_calls_connected_counts_as_answered() -> None:
+    """Counterexample: the socket was read before the ring, which still held pair 0's SYN-ACK."""
+    attempt = initiating("tcp-simopen", "tcp-simopen")
+    begun(attempt)
+    feed(attempt, 0.0, own_syn(0), own_syn(1))
+    assert [] == those(HandOver, feed(attempt, 0.2, Connected(0), Connected(1), peer_syn(1), own_syn_ack(1)))
+    assert [] == those(HandOver, feed(attempt, 0.2, peer_syn(0), own_syn_ack(0)))
+    effects = attempt.step(signalled(attempt.pairs[0], Signal.COMMIT), 0.2)
+    assert [0] == [over.pair for over in those(HandOver, effects)]
+
+
 def test_stream_data_is_as_good_as_a_commit() -> None:
     """Only the peer's application can have sent it."""
     attempt = initiating("tcp-midstream")
