@@ -16,24 +16,25 @@ from rich.table import Table
 from punchd.client import PunchFailed, connect_blocking
 
 _STUN_PORT = 3478
+_PIPED_WIDTH = 160
 _NAMES = {"tcp": "TCP", "udp": "UDP"}
 _MAPPINGS = {
     "endpoint-independent": "one public endpoint towards all peers",
     "address-dependent": "another public endpoint towards each peer's address",
     "address-and-port-dependent": "another public endpoint towards each peer",
-    "unknown": "unknown: it takes a server with two addresses, or two servers",
+    "unknown": "it takes a server with two addresses, or two servers",
 }
 _FILTERINGS = {
     "endpoint-independent": "lets anybody in once the port is open",
     "address-dependent": "lets in only addresses that were sent to",
     "address-and-port-dependent": "lets in only endpoints that were sent to",
-    "unknown": "unknown: no server could test it",
+    "unknown": "no server could test it",
 }
 _ALLOCATIONS = {
     "preserving": "ports are kept",
     "sequential": "ports advance by {step}",
     "random": "ports are random",
-    "unknown": "unknown: too few mappings were seen",
+    "unknown": "too few mappings were seen",
 }
 
 
@@ -68,7 +69,7 @@ def netcheck(
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
     """UDP and TCP apart, the verdict above what it rests on."""
-    console = console or Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     if "host" in report:
         console.print(f"this host  {report['host']}")
     for transport in ("udp", "tcp"):
@@ -93,7 +94,7 @@ def _verdicts(face: dict[str, Any]) -> Table:
 
 
 def _raw(face: dict[str, Any]) -> Table:
-    table = Table("server", "this host", "seen as", "round trip", "after", box=None, padding=(0, 2), show_edge=True)
+    table = Table("server", "this host", "seen as", "round trip", "after", box=None, padding=(0, 2))
     seen = sorted(face["seen"], key=lambda one: one["at_ms"])
     for one in seen:
         rtt = "repeated" if one["rtt_ms"] is None else f"{one['rtt_ms']} ms"
@@ -110,5 +111,4 @@ def _resolve(server: str) -> str:
         found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)
     except OSError as error:
         raise click.BadParameter(f"{server}: {error}", param_hint="--server") from None
-    address, number = found[0][4][:2]
-    return f"{address}{colon}{number}"
+    return str(found[0][4][0]) + colon + str(found[0][4][1])
