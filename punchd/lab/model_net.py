@@ -95,10 +95,8 @@ class Clock:
     def run(self, goes_on: Callable[[], bool], until: float) -> None:
         """Let time pass while `goes_on`, at most until the given time."""
         queue = self._queue
-        while queue and goes_on():
+        while queue and queue[0][0] <= until and goes_on():
             time, _, call, args = heapq.heappop(queue)
-            if time > until:
-                return
             if time > self.now:
                 self.now = time
             call(*args)
