@@ -103,20 +103,28 @@ class Driver:
         """Begin an attempt; its caller hears everything else."""
         run = Run(attempt, caller, journal)
         self.runs.add(run)
-        run.busy = True
-        self._perform(run, attempt.begin())
-        run.busy = False
-        self.feed(run, seen.Settled())
+        self._guarded(run, self._begin)
         return run
 
     def feed(self, run: Run, event: seen.Event) -> None:
         """Step the attempt with this event and with all that its effects bring about."""
         run.inbox.append(event)
-        if run.busy or run.broken:
-            return  # called from within a step of the same run: that step goes on with it
+        if not (run.busy or run.broken):  # else called from within a step of the same run, which goes on with it
+            self._guarded(run, self._work_off)
+
+    def close(self, code: Code) -> None:
+        """End every attempt and let go of the shared descriptors' readers."""
+        for run in list(self.runs):
+            self.feed(run, seen.Cancelled(code))
+        if self._host.ring is not None:
+            self._loop.remove_reader(self._host.ring.fileno())
+        if self._host.queue is not None:
+            self._loop.remove_reader(self._host.queue.fileno())
+
+    def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
         run.busy = True
         try:
-            self._work_off(run)
+            work(run)
         except Exception as error:  # a Bug of ours ends this attempt, and no other
             log.exception("bug", attempt=run.caller.name)
             run.broken = True
@@ -127,6 +135,11 @@ class Driver:
         else:
             self._arm(run)
 
+    def _begin(self, run: Run) -> None:
+        self._perform(run, run.attempt.begin())
+        run.inbox.append(seen.Settled())
+        self._work_off(run)
+
     def _work_off(self, run: Run) -> None:
         while run.inbox and not run.attempt.done:
             event, now = run.inbox.popleft(), self._clock()
@@ -134,15 +147,6 @@ class Driver:
             if run.journal is not None:
                 run.journal.step(event, now, run.attempt.state.name, effects)
             self._perform(run, effects)
-
-    def close(self, code: Code) -> None:
-        """End every attempt and let go of the shared descriptors' readers."""
-        for run in list(self.runs):
-            self.feed(run, seen.Cancelled(code))
-        if self._host.ring is not None:
-            self._loop.remove_reader(self._host.ring.fileno())
-        if self._host.queue is not None:
-            self._loop.remove_reader(self._host.queue.fileno())
 
     def _perform(self, run: Run, effects: list[do.Effect]) -> None:
         failed: set[int] = set()
@@ -211,7 +215,7 @@ class Driver:
 
     def _open_pair(self, run: Run, effect: do.OpenPair) -> None:
         stream = effect.technique != "udp"
-        self._refuse_port(effect, stream=stream)
+        self._refuse_port(run, effect, stream=stream)
         if len(self._tokens) >= PAIRS_MAX:
             raise OSError(errno.ENFILE, f"{PAIRS_MAX} pairs are open already")
         key = (effect.local_port, effect.remote_address, effect.remote_port, stream)
@@ -230,7 +234,7 @@ class Driver:
 
     def _connect(self, run: Run, effect: do.Connect) -> None:
         held = run.held[effect.pair]
-        held.sock = sockets.connecting(held.local, held.remote, effect.ttl)
+        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port="repair" in self._host.able)
         self._loop.add_writer(held.sock, self._on_writable, run, held)
 
     def _abort(self, run: Run, effect: do.Abort) -> None:
@@ -412,11 +416,16 @@ class Driver:
         self._host.flows.drop(*held.flow_local, **held.flow_rest)
         self._tuples.discard((held.local[1], *held.remote, held.stream))
 
-    def _refuse_port(self, effect: do.OpenPair, *, stream: bool) -> None:
+    def _refuse_port(self, run: Run, effect: do.OpenPair, *, stream: bool) -> None:
         """A punch must not open a local service to anybody; nor may a peer name a port of its choice."""
         if not effect.ours and effect.local_port not in self._host.ports:
             raise OSError(errno.EACCES, f"port {effect.local_port} is outside of the punch range {self._host.ports}")
-        if effect.local_port not in self._ports and not sockets.is_free(effect.local_port, stream=stream):
+        remote = (effect.remote_address, effect.remote_port)
+        if stream and self._host.diag is not None:
+            taken = self._host.diag.holds((run.attempt.local, effect.local_port), remote)
+        else:
+            taken = effect.local_port not in self._ports and not sockets.is_free(effect.local_port, stream=stream)
+        if taken:
             raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
 
     def _send(self, held: Held, flags: int, seq: int, ack: int, window: int, ttl: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from punchd.edge import native, sockets
+from punchd.edge.diag import SocketDiag
 from punchd.edge.nfqueue import IcmpQueue
 from punchd.edge.rules import Rules
 from punchd.words.addresses import PUNCH_PORTS, PortRange
@@ -45,12 +46,13 @@ class Host:
     raw: native.RawSender | None = None
     queue: IcmpQueue | None = None
     rules: Rules | None = None
+    diag: SocketDiag | None = None
     able: frozenset[str] = frozenset()
     lacks: list[Lack] = field(default_factory=list)
 
     def close(self) -> None:
         """Give everything back, the rules first: nothing is to be queued to a queue that is gone."""
-        for edge in (self.rules, self.queue, self.ring, self.raw):
+        for edge in (self.rules, self.queue, self.ring, self.raw, self.diag):
             if edge is not None:
                 edge.close()
 
@@ -70,6 +72,7 @@ def open_host(*, hole_ttl: int, ports: PortRange = PUNCH_PORTS) -> Host:
         able.add(name)
         return made
 
+    host.diag = _open_diag()
     host.ring = have("ring", lambda: native.Ring(ports.low, ports.high, hole_ttl=hole_ttl, flows=flows))
     host.raw = have("raw", native.RawSender)
     have("repair", _try_repair)
@@ -88,6 +91,14 @@ def open_host(*, hole_ttl: int, ports: PortRange = PUNCH_PORTS) -> Host:
         able.discard("queue")
     host.able = frozenset(able)
     return host
+
+
+def _open_diag() -> SocketDiag | None:
+    """No technique lacks it: where the kernel has none, a trial bind asks nearly the same."""
+    try:
+        return SocketDiag()
+    except OSError:
+        return None
 
 
 def _try_repair() -> bool:

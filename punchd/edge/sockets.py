@@ -16,20 +16,28 @@ _TAG_ROOM = 64
 STRANGER = -1
 
 
-def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None) -> socket.socket:
+def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None, *, force_port: bool) -> socket.socket:
     """A socket whose SYN has left when this returns.
+
+    `force_port`: bind in repair mode (CAP_NET_ADMIN), which ignores other connections on the port: those handed over
+    forbid its reuse, and so does their TIME-WAIT (inet_connection_sock.c, inet_csk_get_port).
 
     IP_MINTTL keeps a time-exceeded from killing it: the kernel drops ICMP errors that quote a TTL below the
     minimum (tcp_ipv4.c, tcp_v4_err). OSError: EADDRINUSE, EADDRNOTAVAIL (the 4-tuple is in TIME-WAIT), ENETUNREACH.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, _MIN_TTL)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _SYN_PATIENCE)
         if ttl is not None:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-        sock.bind(local)
+        if force_port:
+            enter_repair(sock)
+            sock.bind(local)
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _REPAIR_OFF_SILENTLY)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(local)
         _begin_connect(sock, remote)
     except OSError:
         sock.close()
@@ -201,6 +209,7 @@ def enter_repair(sock: socket.socket) -> None:
 
 
 _TCP_REPAIR = 19
+_REPAIR_OFF_SILENTLY = -1  # TCP_REPAIR_OFF_NO_WP
 
 
 def materialised(local: tuple[str, int], remote: tuple[str, int], *, snd_nxt: int, rcv_nxt: int) -> socket.socket:

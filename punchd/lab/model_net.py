@@ -97,11 +97,9 @@ class Clock:
         """Let time pass while `goes_on`, at most until the given time."""
         queue = self._queue
         for _ in range(EVENTS_MAX):
-            if not (queue and goes_on()):
+            if not (queue and queue[0][0] <= until and goes_on()):
                 return
             time, _, call, args = heapq.heappop(queue)
-            if time > until:
-                return
             if time > self.now:
                 self.now = time
             call(*args)

@@ -54,8 +54,8 @@ def no_belt() -> None:
     """Sockets without IP_MINTTL: only the verdict on ICMP errors keeps them alive."""
     original = sockets.connecting
 
-    def connecting(*arguments: Any) -> socket.socket:
-        sock = original(*arguments)
+    def connecting(*arguments: Any, **named: Any) -> socket.socket:
+        sock = original(*arguments, **named)
         sock.setsockopt(socket.IPPROTO_IP, sockets.IP_MINTTL, 0)
         return sock
 

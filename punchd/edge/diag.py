@@ -1,0 +1,67 @@
+"""Asks the kernel which socket a segment would reach: the exact question before a port is used for a punch.
+Changes nothing; needs no privilege.
+
+sock_diag(7) with one request by address and ports is answered from the same tables that incoming segments are looked up
+in (inet_diag.c, inet_diag_find_one_icsk): an ESTABLISHED or TIME-WAIT socket of this very 4-tuple, else a listener.
+Unlike a trial bind() it is not disturbed by connections to other peers on the same port, of which there may be many.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_NLMSG_ERROR = 2
+_HEADER = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states
+_ADDRESSES = struct.Struct("!HH4s12x4s12x")
+_ANY_COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface, INET_DIAG_NOCOOKIE
+_ALL_STATES = 0xFFFFFFFF
+_ROOM = 4096
+
+
+class SocketDiag:
+    """One netlink socket for the whole daemon. OSError where this kernel has no TCP diagnosis: see `bind` instead."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+        try:
+            self._socket.settimeout(1.0)  # the answer is there when send returns; a kernel that is silent is none
+            self._try()
+        except OSError:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
+
+    def holds(self, local: tuple[str, int], remote: tuple[str, int]) -> bool:
+        """Whether a TCP segment from `remote` to `local` would meet a socket."""
+        body = (
+            _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _ALL_STATES)
+            + _ADDRESSES.pack(local[1], remote[1], socket.inet_aton(local[0]), socket.inet_aton(remote[0]))
+            + _ANY_COOKIE
+        )
+        length = _HEADER.size + len(body)
+        self._socket.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body)
+        answer = self._socket.recv(_ROOM)
+        _, kind, _, _, _ = _HEADER.unpack_from(answer)
+        if kind != _NLMSG_ERROR:
+            return True
+        code: int = -struct.unpack_from("=i", answer, _HEADER.size)[0]
+        if code != errno.ENOENT:
+            raise OSError(code, "sock_diag")
+        return False
+
+    def _try(self) -> None:
+        """A kernel without tcp_diag says ENOENT to everything; a listener that must be found tells."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(1)
+            if not self.holds(listener.getsockname(), ("127.0.0.1", 9)):
+                raise OSError(errno.EOPNOTSUPP, "sock_diag knows no TCP sockets")
