@@ -165,6 +165,8 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
     seq, window, mss, scale, options, timestamp = _SYN.unpack_from(body, offset)
     if options & ~_SYN_OPTIONS or (scale > 14 and scale != _NO_SCALE):
         raise _broken("its SYN has options that no SYN has")
+    if (mss and not options & _MSS) or (timestamp and not options & _TIMESTAMP):
+        raise _broken("its SYN gives a number for an option that it has not")
     syn = Syn(
         seq,
         window,
