@@ -119,13 +119,14 @@ class Street:
         named: tuple[Endpoint, ...] = (FIRST,),
         rtt_s: float = 0.02,
         loss: float = 0.0,
+        jitter_s: float = 0.0,
         seed: int = 1,
         keep: bool = False,
         timeout_s: float = 6.0,
         allow_private: bool = False,
     ) -> None:
         self.nat, self.servers = nat or Nat(), servers or Servers()
-        self.rtt_s, self.loss, self.dice = rtt_s, loss, random.Random(seed)
+        self.rtt_s, self.loss, self.jitter_s, self.dice = rtt_s, loss, jitter_s, random.Random(seed)
         self.now = 100.0
         self.asked: list[tuple[float, Ask]] = []
         self.told: list[ProbeEffect] = []
@@ -206,4 +207,5 @@ class Street:
         source = self.servers.source(ask)
         if source is None or not self.nat.lets_in(port, source) or self.dice.random() < self.loss:
             return
-        self._later(self.rtt_s, Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second)))
+        rtt_s = self.rtt_s + self.dice.random() * self.jitter_s
+        self._later(rtt_s, Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second)))

@@ -118,8 +118,8 @@ def test_mapping_that_several_servers_see_is_one_sample() -> None:
     """Counted twice, an endpoint-independent NAT looks as if it had step 0."""
     other = Endpoint(LOCAL.address, 22001)
     observations = [
-        seen("192.0.2.11:1", 5, at_ms=7),
         seen("192.0.2.10:1", 5, at_ms=3),
         seen("192.0.2.10:1", 9, at_ms=5, local=other),
+        seen("192.0.2.11:1", 5, at_ms=7),
     ]
     assert [3, 5] == [one.at_ms for one in distinct(observations)]

@@ -117,6 +117,15 @@ def test_sequence_that_wraps_is_still_one() -> None:
     assert (Allocation.SEQUENTIAL, 1) == (face.nat.allocation, face.nat.step)
 
 
+def test_answers_that_overtake_one_another_do_not_disorder_the_samples() -> None:
+    """A pair leaves within the same millisecond; which answer is first says nothing of the ports."""
+    street = Street(nat=Nat(allocation=Allocation.SEQUENTIAL), jitter_s=0.01, seed=3)
+    face = street.run().face
+    assert face is not None
+    ports = [sample.public_port for sample in face.samples]
+    assert sorted(ports) == ports
+
+
 def test_samples_bear_the_time_at_which_their_mapping_was_made() -> None:
     """Foreign traffic is ports per time; the answer's arrival is a round trip too late."""
     street = Street(nat=Nat(allocation=Allocation.SEQUENTIAL), rtt_s=0.3)
@@ -273,6 +282,18 @@ def test_kept_mapping_is_refreshed_from_the_same_port_until_cancelled(transport:
     street.feed(Cancelled(""))
     assert set() == street.open
     assert street.probe.done
+
+
+@BOTH
+def test_symmetric_nat_is_no_moving_mapping(transport: str) -> None:
+    """Each server sees another port there, whoever answered first: only a server's own view can change."""
+    nat = Nat(Dependence.ADDRESS_AND_PORT, allocation=Allocation.RANDOM)
+    street = Street(transport, nat, named=(FIRST, OTHER), jitter_s=0.05, keep=True)
+    street.run(until_s=100)
+    street.servers.ends -= {FIRST}
+    street.lines.clear()
+    street.run(until_s=200)
+    assert 1 == len({told.finding.face and told.finding.face.public for told in street.told if isinstance(told, Found)})
 
 
 @BOTH
