@@ -116,7 +116,7 @@ class Nat:
         mapping = self._by_public.get(self._key((stream, packet.dst, there)))
         flow = (stream, mapping.inside if mapping else 0, there)
         session = self._session(flow, now) if mapping else None
-        if mapping is None or (session is None and not self._lets_in(mapping, there, now)):
+        if mapping is None or (session is None and not self._lets_in(flow, mapping, now)):
             return self._stray(packet, now, remote)
         passed = _translated(packet, dst=mapping.inside)
         if isinstance(packet, Datagram) or kind.tracking is Tracking.HOLES:
@@ -222,12 +222,12 @@ class Nat:
         mapping.flows.add(flow)
         return mapping
 
-    def _lets_in(self, mapping: _Mapping, remote: Remote, now: float) -> bool:
-        """Whether filtering lets this stranger speak to the mapping."""
-        filtering = self._axes(next(iter(mapping.flows))[0]).filtering
-        wanted = _minded(remote, filtering)
-        live = [flow for flow in list(mapping.flows) if self._session(flow, now) is not None]
-        return any(_minded(flow[2], filtering) == wanted for flow in live)
+    def _lets_in(self, flow: Flow, mapping: _Mapping, now: float) -> bool:
+        """Whether filtering lets a stranger speak to the mapping."""
+        filtering = self._axes(flow[0]).filtering
+        wanted = _minded(flow[2], filtering)
+        live = [other for other in list(mapping.flows) if self._session(other, now) is not None]
+        return any(_minded(other[2], filtering) == wanted for other in live)
 
     def _draw(self, flow: Flow, now: float) -> int:
         """The public port of a new mapping."""

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import pytest
 from street import TCP, UDP, Flow, Street, street_of
+from street_model import ModelFlow, ModelStreet
 
 from punchd.lab.wire import ACK, RST, SYN
 
@@ -24,17 +25,22 @@ NOTABLE = ("cone", "random", "sequential", "linux")
 
 
 @pytest.fixture(scope="module", params=NOTABLE)
-def street(request: pytest.FixtureRequest) -> Iterator[Street]:
+def kernel_street(request: pytest.FixtureRequest) -> Iterator[Street]:
     with street_of(request.param) as street:
         yield street
 
 
-def one(kind: str) -> pytest.MarkDecorator:
-    """This test asks one kind; `street` bears it."""
-    return pytest.mark.parametrize("street", [kind], indirect=True)
+@pytest.fixture(params=["kernel", "model"])
+def street(request: pytest.FixtureRequest, kernel_street: Street) -> Street | ModelStreet:
+    return kernel_street if request.param == "kernel" else ModelStreet.of(kernel_street.kind, kernel_street.kind)
 
 
-def established(flow: Flow) -> Flow:
+def one(*kinds: str) -> pytest.MarkDecorator:
+    """This test asks these kinds; `street` bears one, in either half, and `kernel_street` in the kernel."""
+    return pytest.mark.parametrize("kernel_street", kinds, indirect=True)
+
+
+def established(flow: Flow | ModelFlow) -> Flow | ModelFlow:
     """Three packets of an ordinary connect from inside."""
     assert flow.out(SYN) is not None
     assert flow.back(SYN | ACK, ack=1001) is not None
@@ -46,7 +52,9 @@ def established(flow: Flow) -> Flow:
 
 
 @BOTH
-def test_mapping_is_one_port_for_all_destinations_unless_the_kind_is_symmetric(street: Street, protocol: int) -> None:
+def test_mapping_is_one_port_for_all_destinations_unless_the_kind_is_symmetric(
+    street: Street | ModelStreet, protocol: int
+) -> None:
     """RFC 4787, section 4.1: what a STUN server says is of use towards others, or it isn't."""
     flow = street.flow(protocol)
     flows = [flow, flow.other_port(), flow.other_address()]
@@ -65,7 +73,9 @@ def test_mapping_is_one_port_for_all_destinations_unless_the_kind_is_symmetric(s
 
 
 @pytest.mark.parametrize(("protocol", "flags"), [(TCP, SYN), (TCP, ACK), (TCP, SYN | ACK), (UDP, 0)])
-def test_only_the_cone_lets_in_whom_the_port_never_spoke_to(street: Street, protocol: int, flags: int) -> None:
+def test_only_the_cone_lets_in_whom_the_port_never_spoke_to(
+    street: Street | ModelStreet, protocol: int, flags: int
+) -> None:
     """RFC 4787, section 5: filtering, by another port of the same address and by another address."""
     flow = street.flow(protocol)
     flow.out(FIRST[protocol])
@@ -75,7 +85,7 @@ def test_only_the_cone_lets_in_whom_the_port_never_spoke_to(street: Street, prot
 
 
 @one("cone")
-def test_cone_answers_a_stranger_from_the_open_port(street: Street) -> None:
+def test_cone_answers_a_stranger_from_the_open_port(street: Street | ModelStreet) -> None:
     """A whole connection from outside: SYN in, SYN-ACK out, ACK in, data out."""
     flow = street.flow()
     flow.out(SYN)
@@ -83,15 +93,16 @@ def test_cone_answers_a_stranger_from_the_open_port(street: Street) -> None:
     assert stranger.back(SYN) is not None
     seen = stranger.out(SYN | ACK, ack=9001)
     assert seen is not None
-    assert (street.lab.public_a, flow.port_a) == (seen.src, seen.sport)
+    assert (street.public, flow.port_a) == (seen.src, seen.sport)
     assert stranger.back(ACK, seq=9001, ack=1001) is not None
     assert stranger.out(ACK, seq=1001, ack=9001) is not None
 
 
 @one("cone")
 @BOTH
-def test_cone_forgets_a_port_that_only_outsiders_use(street: Street, protocol: int) -> None:
+def test_cone_forgets_a_port_that_only_outsiders_use(kernel_street: Street, protocol: int) -> None:
     """RFC 4787, REQ-6: packets from outside must not keep a mapping alive for ever."""
+    street = kernel_street
     flow = street.flow(protocol)
     flow.out(FIRST[protocol])
     minutes = {TCP: 124, UDP: 5}[protocol]
@@ -109,7 +120,7 @@ def test_cone_forgets_a_port_that_only_outsiders_use(street: Street, protocol: i
 
 
 @one("sequential")
-def test_sequential_counts_tcp_and_udp_together(street: Street) -> None:
+def test_sequential_counts_tcp_and_udp_together(street: Street | ModelStreet) -> None:
     """Samples taken over UDP predict TCP here; the second packet of a connection takes no port."""
     first = street.flow(UDP)
     first.out()
@@ -168,7 +179,7 @@ def test_a_layer_costs_a_ttl(kind: str, layers: int) -> None:
 
 @one("icmp-kills")
 @BOTH
-def test_error_ends_the_mapping_that_it_quotes_and_no_other(street: Street, protocol: int) -> None:
+def test_error_ends_the_mapping_that_it_quotes_and_no_other(street: Street | ModelStreet, protocol: int) -> None:
     """RFC 5508, REQ-7 broken, as a minority do; a packet from inside begins anew."""
     flow, other = street.flow(protocol), street.flow(protocol)
     answer = (SYN | ACK, 1001) if protocol == TCP else (0, 0)
@@ -182,7 +193,7 @@ def test_error_ends_the_mapping_that_it_quotes_and_no_other(street: Street, prot
 
 
 @one("icmp-kills")
-def test_error_ends_an_established_connection_until_its_next_packet_out(street: Street) -> None:
+def test_error_ends_an_established_connection_until_its_next_packet_out(street: Street | ModelStreet) -> None:
     """What is dead lets nothing out but what would begin a connection: ACK does, FIN and RST don't."""
     flow = established(street.flow())
     flow.out(ACK, seq=1001, ack=9001, ttl=2)
@@ -192,8 +203,8 @@ def test_error_ends_an_established_connection_until_its_next_packet_out(street: 
     assert flow.back(ACK, seq=9001, ack=1001) is not None
 
 
-@pytest.mark.parametrize("street", ["rst-kills", "linux"], indirect=True)
-def test_rst_ends_an_established_connection_at_once_or_leaves_it_to_linger(street: Street) -> None:
+@one("rst-kills", "linux")
+def test_rst_ends_an_established_connection_at_once_or_leaves_it_to_linger(street: Street | ModelStreet) -> None:
     """RFC 7857 wants four minutes, Linux takes ten seconds, and some NATs none; the RST itself passes."""
     flow = established(street.flow())
     assert flow.back(RST, seq=9001) is not None
@@ -203,7 +214,7 @@ def test_rst_ends_an_established_connection_at_once_or_leaves_it_to_linger(stree
 
 
 @one("rst-kills")
-def test_rst_ends_a_picked_up_connection(street: Street) -> None:
+def test_rst_ends_a_picked_up_connection(street: Street | ModelStreet) -> None:
     """Midstream's: ACK out, ACK in, and then a RST of the peer's kernel."""
     flow = street.flow()
     flow.out(ACK, seq=1001, ack=9001)
@@ -214,24 +225,26 @@ def test_rst_ends_a_picked_up_connection(street: Street) -> None:
 
 @one("blacklist")
 @pytest.mark.parametrize(("protocol", "flags"), [(TCP, SYN), (TCP, ACK), (TCP, SYN | ACK), (UDP, 0)])
-def test_stray_blocks_its_sender_and_nobody_else(street: Street, protocol: int, flags: int) -> None:
+def test_stray_blocks_its_sender_and_nobody_else(street: Street | ModelStreet, protocol: int, flags: int) -> None:
     """Why a first packet that arrives too early is worse than lost: nothing from there comes in for 30 s."""
     flow = street.flow()
     flow.out(SYN)
     elsewhere = flow.other_address()
     elsewhere.out(SYN)
-    stray = Flow(street, protocol, 1, 2, flow.place, flow.probe)
+    stray = flow.other_port()
+    stray.protocol = protocol
     assert stray.back(flags) is None
     assert flow.back(SYN | ACK, ack=1001) is None
     assert elsewhere.back(SYN | ACK, ack=1001) is not None
 
 
 @one("blacklist")
-def test_block_lasts_30_s_from_the_last_arrival(street: Street) -> None:
+def test_block_lasts_30_s_from_the_last_arrival(kernel_street: Street) -> None:
     """Each arrival prolongs: whoever keeps knocking stays out."""
+    street = kernel_street
     flow = street.flow()
     flow.out(SYN)
-    Flow(street, TCP, 1, 2, flow.place, flow.probe).back(SYN)
+    flow.other_port().back(SYN)
     time.sleep(0.3)
     waited_s = left_s(street, "blocked", street.lab.b.address)
     assert 29 < waited_s < 29.75
@@ -244,7 +257,7 @@ def test_block_lasts_30_s_from_the_last_arrival(street: Street) -> None:
 
 
 @one("blacklist")
-def test_late_packets_of_an_own_flow_are_no_strays(street: Street) -> None:
+def test_late_packets_of_an_own_flow_are_no_strays(street: Street | ModelStreet) -> None:
     """A RST of the peer's ends the mapping on Linux; what it had under way must not block it."""
     flow = street.flow()
     flow.out(SYN)
@@ -255,7 +268,7 @@ def test_late_packets_of_an_own_flow_are_no_strays(street: Street) -> None:
 
 
 @one("linux-noloose")
-def test_only_a_syn_begins_a_connection_and_then_all_of_it_passes(street: Street) -> None:
+def test_only_a_syn_begins_a_connection_and_then_all_of_it_passes(street: Street | ModelStreet) -> None:
     """RFC 6146's automaton: midstream has no place here, simultaneous open has."""
     assert street.flow().out(ACK, seq=1001, ack=9001) is None
     flow = established(street.flow())
