@@ -132,6 +132,7 @@ class Street:
         self.told: list[ProbeEffect] = []
         self.open: set[int] = set()
         self.lines: set[tuple[int, Endpoint]] = set()
+        self.dialled: list[tuple[int, Endpoint]] = []
         self.refuse: set[Endpoint] = set()
         self._ports: dict[int, int] = {}
         self._number = count(22000)
@@ -192,6 +193,7 @@ class Street:
 
     def _dial(self, slot: int, server: Endpoint) -> None:
         assert (slot, server) not in self.lines, "dialled twice"
+        self.dialled.append((slot, server))
         self.nat.out(self._ports[slot], server)
         if server in self.refuse:
             self._later(self.rtt_s, LineEnded(slot, server, "ECONNREFUSED"))

@@ -197,6 +197,18 @@ def test_second_address_that_may_not_be_a_target_is_not_asked(address: str) -> N
     assert {FIRST} == {ask.server for _, ask in street.asked}
 
 
+@BOTH
+def test_victim_that_a_server_names_is_asked_a_handful_of_times(transport: str) -> None:
+    """A lying server can turn us against a third party no further than this."""
+    victim = Endpoint("198.51.100.9", 80)
+    servers = Servers(ends=frozenset({FIRST}), second=victim)
+    street = Street(transport, Nat(allocation=Allocation.RANDOM), servers, timeout_s=600)
+    street.run(until_s=600)
+    aimed = [ask for _, ask in street.asked if ask.server.address == victim.address]
+    assert len(aimed) <= 6
+    assert len([line for line in street.dialled if line[1].address == victim.address]) <= 2
+
+
 def test_second_address_of_a_second_address_is_not_followed() -> None:
     """Servers that point at one another for ever end after one step."""
     street = Street(named=(FIRST, OTHER))
