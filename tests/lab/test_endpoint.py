@@ -238,6 +238,14 @@ def test_daemon_that_ends_says_so_to_whoever_keeps_an_endpoint(street: Lab) -> N
     assert [] == held_sockets(street.a)
 
 
+def test_endpoint_is_found_without_any_capability(street: Lab) -> None:
+    """Asking needs no privilege."""
+    command = [sys.executable, "-m", "punchd.lab.unprivileged", "none"]
+    with Daemon(street.a, command=command) as daemon, Talker(daemon.path) as talker:
+        report = talker.ask({"id": "1", "call": "endpoint", "servers": [SERVER]})["report"]
+    assert (INDEPENDENT, INDEPENDENT) == (report["udp"]["mapping"], report["tcp"]["mapping"])
+
+
 def test_daemon_without_servers_asks_for_some(street: Lab) -> None:
     """Nobody's servers are asked unless somebody named them."""
     with Daemon(street.a) as daemon, Talker(daemon.path) as talker:
