@@ -27,7 +27,7 @@ from punchd.words.errors import PunchdError
 @click.option("--attempts-per-uid", default=20_000, show_default=True, type=click.IntRange(1),
               help="Open attempts that one user may have.")  # fmt: skip
 @click.option("--stun", multiple=True, metavar="ADDRESS[:PORT]", callback=lambda _, __, texts: _endpoints(texts),
-              help="A STUN server for `endpoint` requests that name none; may be repeated.")  # fmt: skip
+              help="A STUN server for `endpoint` requests that name none; up to 8.")  # fmt: skip
 @click.option("--keepalive", "keepalive_s", default=15.0, show_default=True, type=click.FloatRange(0.2, 3600),
               metavar="SECONDS", help="How often a kept endpoint's mapping is refreshed.")  # fmt: skip
 @click.option("--endpoints-per-uid", default=32, show_default=True, type=click.IntRange(1),

@@ -70,9 +70,9 @@ def allocation(samples: Sequence[Sample]) -> tuple[Allocation, int]:
 
 
 def distinct(observations: Iterable[Observation]) -> list[Observation]:
-    """One observation per mapping, in the order of time: a mapping that several servers see was made once."""
+    """The first observation of each mapping, in the order given: what several servers see was made once."""
     found: dict[tuple[int, Endpoint], Observation] = {}
-    for seen in sorted(observations, key=lambda seen: seen.at_ms):
+    for seen in observations:
         found.setdefault((seen.local.port, seen.public), seen)
     return list(found.values())
 

@@ -148,9 +148,11 @@ class Probe:
         self._opening: set[int] = set()
         self._lines: set[tuple[int, Endpoint]] = set()
         self._observations: list[Observation] = []
+        self._order: dict[Observation, tuple[float, int]] = {}
         self._explored = 0
         self._sampling = False
-        self._keepers: list[Endpoint] = []
+        self._keepers: dict[Endpoint, Endpoint] = {}
+        """Who may be asked to keep the mapping, the present one first, and what each saw last."""
         self._keep_at = inf
         self._lost = False
         self._effects: list[ProbeEffect] = []
@@ -213,7 +215,7 @@ class Probe:
         self._lines.discard((event.slot, event.server))
         for question in self._of_line(event.slot, event.server):
             self._give_up(question, event.cause)
-        if self.state is State.KEEPING and self._keepers[0] == event.server:
+        if self.state is State.KEEPING and next(iter(self._keepers)) == event.server:
             self._keep_at = min(self._keep_at, self._now + RETRY_S)
 
     def _on_answered(self, event: Answered) -> None:
@@ -237,7 +239,6 @@ class Probe:
             return
         observation = self._observe(question, answer)
         if question.purpose is Purpose.MAPPING:
-            self._keepers.append(question.server)
             self._explore(question.server, answer.other)
         if observation.public.port != observation.local.port and not self._sampling:
             self._sample(question.server)
@@ -249,6 +250,7 @@ class Probe:
         local = Endpoint(self.local, self._ports[question.slot])
         observation = Observation(self.transport, question.server, local, answer.mapped, at_ms, rtt_ms)
         self._observations.append(observation)
+        self._order[observation] = question.asked_at, self._questions.index(question)
         self._effects.append(Observed(observation))
         if len(self._observations) == 1:  # the net works: nobody is waited for as if it might not
             for waiting in self._questions:
@@ -303,7 +305,7 @@ class Probe:
         if self.state is State.KEEPING and self._keep_at <= self._now:
             self._keep_at = inf
             self._questions = []  # the last keepalive has been answered or given up
-            self._plan(Purpose.KEEP, _HOME, self._keepers[0])
+            self._plan(Purpose.KEEP, _HOME, next(iter(self._keepers)))
         for question in list(self._questions):
             if question.open and question.due <= self._now:
                 self._send(question)
@@ -372,7 +374,10 @@ class Probe:
             for question in self._questions
             if question.purpose is Purpose.MAPPING and not question.answered
         ]
-        face = self._face()
+        self._observations.sort(key=self._order.__getitem__)  # as asked: milliseconds don't tell a pair's two apart
+        home = [seen for seen in self._observations if seen.local.port == self._ports.get(_HOME)]
+        self._keepers = {seen.server: seen.public for seen in home}
+        face = self._face(home) if home else None
         self.finding = Finding(self.transport, face, tuple(self._observations), tuple(silences))
         self._effects.append(Found(self.finding))
         if face is None or not self._keep:
@@ -384,11 +389,8 @@ class Probe:
         self._questions = []
         self._keep_at = self._now + self._keep_s
 
-    def _face(self) -> Face | None:
-        home = [seen for seen in self._observations if seen.local.port == self._ports.get(_HOME)]
-        if not home:
-            return None
-        public = home[0].public
+    def _face(self, home: list[Observation]) -> Face:
+        public = home[0].public  # of the server that was asked first
         mappings = classify.distinct(self._observations)
         samples = tuple(seen.sample for seen in mappings if seen.public.address == public.address)
         allocation, step = classify.allocation(samples)
@@ -420,13 +422,17 @@ class Probe:
         assert self.finding.face is not None
         assert answer.mapped is not None
         self._keep_at = self._now + self._keep_s
-        if answer.mapped != self.finding.face.public or self._lost:
-            self._lost = False
+        moved = answer.mapped != self._keepers[question.server]
+        self._keepers[question.server] = answer.mapped
+        if moved:
             self.finding = replace(self.finding, face=replace(self.finding.face, public=answer.mapped))
+        if moved or self._lost:
+            self._lost = False
             self._effects.append(Found(self.finding))
 
     def _on_not_kept(self) -> None:
-        self._keepers.append(self._keepers.pop(0))
+        silent = next(iter(self._keepers))
+        self._keepers[silent] = self._keepers.pop(silent)
         self._keep_at = self._now + RETRY_S
         if not self._lost:
             self._lost = True

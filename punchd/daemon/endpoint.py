@@ -12,6 +12,7 @@ import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -30,6 +31,7 @@ log: Any = structlog.get_logger()
 
 PORT_DRAWS = 20
 DATAGRAMS_PER_WAKE = 64
+SAMPLE_LIFE_MS = 3_600_000
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 
 
@@ -58,7 +60,7 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seeker = seeker
-        self._loop, self._telling = loop, False
+        self._loop, self._telling, self._broken = loop, False, False
         self._sides = [_Side(self, loop, probe, ports, clock) for probe in probes]
 
     def begin(self) -> None:
@@ -83,24 +85,33 @@ class Search:
         findings = [side.probe.finding for side in self._sides]
         said = [finding for finding in findings if finding is not None]
         if len(said) == len(findings):
-            made_ms = round(time.time() * 1000)
             kept = any(not side.probe.done for side in self._sides)
-            self.seeker.found(describe(said, self._sides[0].probe.local, made_ms), said, kept=kept)
+            descriptor = describe(said, self._sides[0].probe.local, round(time.time() * 1000))
+            self.seeker.found(descriptor, said, kept=kept)
 
     def broke(self, error: Exception) -> None:
         """A bug of ours ends this search, and no other."""
         log.exception("bug", endpoint=self.seeker.name)
-        self.stop()
-        self.seeker.broke(error)
+        if not self._broken:
+            self._broken = True
+            self.stop()
+            self.seeker.broke(error)
 
 
 def describe(findings: Iterable[Finding], host: str, made_ms: int) -> Descriptor | None:
-    """The descriptor of what was found; None where no transport has a face."""
-    faces = {finding.transport: finding.face for finding in findings if finding.face is not None}
-    if not faces:
-        return None
-    youngest = max((sample.at_ms for face in faces.values() for sample in face.samples), default=0)
-    return Descriptor(host, max(made_ms, youngest), faces.get("tcp"), faces.get("udp"))
+    """The descriptor of what was found, without samples too old to predict by; None where no transport has a face.
+
+    `made_ms` may lie before a sample, or far behind it: the clock of a host can be set.
+    """
+    faces = {
+        finding.transport: replace(
+            finding.face,
+            samples=tuple(one for one in finding.face.samples if 0 <= made_ms - one.at_ms < SAMPLE_LIFE_MS),
+        )
+        for finding in findings
+        if finding.face is not None
+    }
+    return Descriptor(host, made_ms, faces.get("tcp"), faces.get("udp")) if faces else None
 
 
 class _Side:

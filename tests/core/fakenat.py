@@ -1,0 +1,213 @@
+"""A NAT and STUN servers in virtual time, for one probe: what it sends is answered as RFC 4787's axes say.
+It refuses to be an emulator: punchd/lab has one. Here the axes are parameters, and time is a heap.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from punchd.core.probe import Probe
+from punchd.words.addresses import Endpoint
+from punchd.words.events import DeadlinePassed
+from punchd.words.nat import Allocation, Dependence
+from punchd.words.probing import (
+    Answer,
+    Answered,
+    Ask,
+    ClosePort,
+    Dial,
+    Finding,
+    Found,
+    HangUp,
+    LineEnded,
+    Lost,
+    Observed,
+    OpenPort,
+    PortOpened,
+    ProbeEffect,
+    Reached,
+)
+
+HOST, PUBLIC = "10.0.1.2", "203.0.113.2"
+A1, A2 = "192.0.2.10", "192.0.2.11"
+FIRST, OTHER = Endpoint(A1, 3478), Endpoint(A2, 3479)
+EPOCH_MS = 1_700_000_000_000.0
+
+
+@dataclass
+class Nat:
+    """Mapping, filtering and allocation as parameters. `busy` foreign mappings are made before each of ours."""
+
+    mapping: Dependence = Dependence.INDEPENDENT
+    filtering: Dependence = Dependence.ADDRESS_AND_PORT
+    allocation: Allocation = Allocation.PRESERVING
+    step: int = 1
+    busy: int = 0
+    counter: int = 40000
+    seed: int = 1
+    made: dict[Any, int] = field(default_factory=dict)
+    sent_to: dict[int, set[Endpoint]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+
+    def out(self, port: int, to: Endpoint) -> Endpoint:
+        """The public endpoint of a packet from the local port."""
+        self.sent_to.setdefault(port, set()).add(to)
+        far = {
+            Dependence.INDEPENDENT: None,
+            Dependence.ADDRESS: to.address,
+            Dependence.ADDRESS_AND_PORT: to,
+        }[self.mapping]
+        if (port, far) not in self.made:
+            self.made[port, far] = self._allocate(port)
+        return Endpoint(PUBLIC, self.made[port, far])
+
+    def lets_in(self, port: int, source: Endpoint) -> bool:
+        known = self.sent_to.get(port, set())
+        match self.filtering:
+            case Dependence.INDEPENDENT:
+                return bool(known)
+            case Dependence.ADDRESS:
+                return source.address in {to.address for to in known}
+            case _:
+                return source in known
+
+    def _allocate(self, port: int) -> int:
+        if self.allocation is Allocation.PRESERVING:
+            return port
+        if self.allocation is Allocation.RANDOM:
+            return self.dice.randrange(1024, 65536)
+        self.counter += self.step * (1 + self.dice.randrange(self.busy + 1))
+        if not 1024 <= self.counter < 65536:
+            self.counter = 1024 if self.step > 0 else 65535
+        return self.counter
+
+
+@dataclass
+class Servers:
+    """Which ends answer, and what they can: `second` is OTHER-ADDRESS, `changes` CHANGE-REQUEST."""
+
+    ends: frozenset[Endpoint] = frozenset(Endpoint(address, port) for address in (A1, A2) for port in (3478, 3479))
+    second: Endpoint | None = OTHER
+    changes: bool = True
+
+    def source(self, ask: Ask) -> Endpoint | None:
+        """Who answers."""
+        if ask.server not in self.ends:
+            return None
+        if ask.change is None or self.second is None or not self.changes:
+            return ask.server
+        address = self.second.address if ask.change.address else ask.server.address
+        end = Endpoint(address, self.second.port if ask.change.port else ask.server.port)
+        return end if end in self.ends else None
+
+
+class Street:
+    """A probe behind a NAT, and what it did: run() until it rests or `until_s`."""
+
+    def __init__(
+        self,
+        transport: str = "udp",
+        nat: Nat | None = None,
+        servers: Servers | None = None,
+        *,
+        named: tuple[Endpoint, ...] = (FIRST,),
+        rtt_s: float = 0.02,
+        loss: float = 0.0,
+        jitter_s: float = 0.0,
+        seed: int = 1,
+        keep: bool = False,
+        timeout_s: float = 6.0,
+        allow_private: bool = False,
+    ) -> None:
+        self.nat, self.servers = nat or Nat(), servers or Servers()
+        self.rtt_s, self.loss, self.jitter_s, self.dice = rtt_s, loss, jitter_s, random.Random(seed)
+        self.now = 100.0
+        self.asked: list[tuple[float, Ask]] = []
+        self.told: list[ProbeEffect] = []
+        self.open: set[int] = set()
+        self.lines: set[tuple[int, Endpoint]] = set()
+        self.dialled: list[tuple[int, Endpoint]] = []
+        self.refuse: set[Endpoint] = set()
+        self._ports: dict[int, int] = {}
+        self._number = count(22000)
+        self._order = count()
+        self._heap: list[tuple[float, int, Any]] = []
+        self.probe = Probe(
+            transport=transport, servers=named, local=HOST, dice=self.dice, timeout_s=timeout_s, keep=keep,
+            now=self.now, epoch_ms=EPOCH_MS, allow_private=allow_private,
+        )  # fmt: skip
+        self._do(self.probe.begin())
+
+    @property
+    def finding(self) -> Finding:
+        assert self.probe.finding is not None
+        return self.probe.finding
+
+    def feed(self, event: Any) -> None:
+        self._do(self.probe.step(event, self.now))
+
+    def run(self, until_s: float = 60.0) -> Finding:
+        """What was found; time goes on to `until_s` after the start, or until the probe is done."""
+        end = 100.0 + until_s
+        for _ in range(20_000):
+            deadline = self.probe.deadline
+            nexts = [self._heap[0][0]] if self._heap else []
+            if deadline is not None:
+                nexts.append(deadline)
+            if not nexts or min(nexts) > end or self.probe.done:
+                return self.finding
+            self.now = max(self.now, min(nexts))
+            if self._heap and self._heap[0][0] <= self.now:
+                self.feed(heapq.heappop(self._heap)[2])
+            else:
+                self.feed(DeadlinePassed())
+        raise AssertionError("the probe spins")
+
+    def _later(self, after_s: float, event: Any) -> None:
+        heapq.heappush(self._heap, (self.now + after_s, next(self._order), event))
+
+    def _do(self, effects: list[ProbeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case OpenPort(slot):
+                    self.open.add(slot)
+                    self._ports[slot] = next(self._number)
+                    self.feed(PortOpened(slot, self._ports[slot]))
+                case ClosePort(slot):
+                    self.open.remove(slot)
+                    self.lines = {line for line in self.lines if line[0] != slot}
+                case Dial(slot, server):
+                    self._dial(slot, server)
+                case HangUp(slot, server):
+                    self.lines.discard((slot, server))
+                case Ask():
+                    self._ask(effect)
+                case Observed() | Found() | Lost():
+                    self.told.append(effect)
+
+    def _dial(self, slot: int, server: Endpoint) -> None:
+        assert (slot, server) not in self.lines, "dialled twice"
+        self.dialled.append((slot, server))
+        self.nat.out(self._ports[slot], server)
+        if server in self.refuse:
+            self._later(self.rtt_s, LineEnded(slot, server, "ECONNREFUSED"))
+        elif server in self.servers.ends:
+            self.lines.add((slot, server))
+            self._later(self.rtt_s, Reached(slot, server))
+
+    def _ask(self, ask: Ask) -> None:
+        assert ask.slot in self.open
+        self.asked.append((self.now, ask))
+        port = self._ports[ask.slot]
+        public = self.nat.out(port, ask.server)
+        source = self.servers.source(ask)
+        if source is None or not self.nat.lets_in(port, source) or self.dice.random() < self.loss:
+            return
+        rtt_s = self.rtt_s + self.dice.random() * self.jitter_s
+        self._later(rtt_s, Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second)))
