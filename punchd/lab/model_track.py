@@ -44,7 +44,17 @@ def follow(track: Track, segment: Segment, *, reply: bool, liberal: bool) -> Fat
     if state not in _NEXT[reply][index]:
         return Fate.INVALID
     new = _NEXT[reply][index][state]
+    if state is State.CLOSE and index == _SYN:
+        if track.aborted:
+            track.reopen(segment)
+            track.replied = False
+            return Fate.PASSES
+        new = None
+    if new is None and index == _SYNACK and track.ignored is not None and segment.ack == track.ignored.end:
+        track.reopen(track.ignored)  # both peers are in step, and only the NAT was not
+        state, new = State.SYN_SENT, State.SYN_RECV
     if new is None:
+        track.aborted, track.ignored = False, segment if index == _SYN else None
         track.replied |= reply
         return Fate.RESTS
     sender, receiver = (track.back, track.out) if reply else (track.out, track.back)
@@ -54,7 +64,8 @@ def follow(track: Track, segment: Segment, *, reply: bool, liberal: bool) -> Fat
         new = State.ESTABLISHED
     liberal = track.liberal or liberal
     if index == _RST and receiver.maxack is not None:
-        if _before(segment.seq, receiver.maxack) and not liberal:
+        answers_syn = segment.seq == 0 and state is not State.ESTABLISHED
+        if _before(segment.seq, receiver.maxack) and not answers_syn:
             return Fate.INVALID
         if state is State.ESTABLISHED and segment.seq != receiver.maxack:
             new = state  # the peer may still challenge it
@@ -66,6 +77,7 @@ def follow(track: Track, segment: Segment, *, reply: bool, liberal: bool) -> Fat
         if not passes and not liberal:
             return Fate.INVALID
     track.state = new
+    track.aborted, track.ignored = index == _RST and not reply, None
     if index == _RST and not track.replied:
         return Fate.ENDS  # nobody had ever answered
     track.replied |= reply
@@ -98,14 +110,26 @@ class Seen:
 
 
 class Track:
-    """struct nf_conn. `out` is the direction that began it."""
+    """struct nf_conn. `out` is the direction that began it.
 
-    __slots__ = ("back", "liberal", "out", "replied", "simultaneous", "state")
+    `aborted`: its last segment was a RST of that side. `ignored`: was a SYN that passed without a trace.
+    """
+
+    __slots__ = ("aborted", "back", "ignored", "liberal", "out", "replied", "simultaneous", "state")
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.replied = self.liberal = self.simultaneous = False
+        self.aborted = self.replied = self.liberal = self.simultaneous = False
+        self.ignored: Segment | None = None
         self.out, self.back = Seen(), Seen()
+
+    def reopen(self, syn: Segment) -> None:
+        """From here on it is the connection that this SYN began."""
+        self.state = State.SYN_SENT
+        self.aborted = self.liberal = self.simultaneous = False
+        self.ignored = None
+        self.out, self.back = Seen(), Seen()
+        self.out.begin(syn)
 
 
 _SYN, _SYNACK, _FIN, _ACK, _RST = range(5)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from punchd.lab.namespace import Namespace
 from punchd.lab.wire import Packet, parse
 
-SILENCE_S = 0.06  # longer than any packet needs through a lab without delay
+SILENCE_S = 0.04  # longer than any packet needs through a lab without delay
 
 # the host's own kernel must not answer what the test sends and receives for it
 MUTE = "table ip mute { chain input { type filter hook input priority filter; policy drop; }; }"
@@ -36,6 +36,11 @@ class Probe:
 
     def send(self, packet: Packet) -> None:
         self._raw.sendto(build(packet), (packet.dst, 0))
+
+    def forget(self) -> None:
+        """What has arrived so far is of no interest."""
+        while select.select([self._tap], [], [], 0)[0]:
+            self._tap.recvfrom(2048)
 
     def receive(self, wanted: Callable[[Packet], bool], *, wait_s: float = SILENCE_S) -> Packet | None:
         """The next arriving packet that is wanted, None after silence."""

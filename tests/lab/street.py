@@ -67,6 +67,7 @@ class Flow:
 
     def out(self, flags: int = 0, *, seq: int = 1000, ack: int = 0, ttl: int = 64) -> Packet | None:
         """Send from a; what the far end receives of it."""
+        self.probe.forget()
         here, there = self.street.lab.a.address, self.place.address
         self.street.a.send(Packet(here, there, self.protocol, self.port_a, self.port_b, flags, seq, ack, ttl))
         seen = self.probe.receive(lambda seen: seen.dport == self.port_b and seen.icmp is None)
