@@ -30,6 +30,7 @@ from punchd.words.outcomes import Failed, Progress, Punched
 log: Any = structlog.get_logger()
 
 FULL_TTL = 64
+GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
 PAIRS_MAX = FLOWS * 3 // 4  # beyond that the flow table's chains grow long
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 # The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
@@ -374,7 +375,7 @@ class Driver:
         assert held.sock is not None
         self._unwatch(held)
         sockets.restore(held.sock, held.tag)
-        sock, held.sock = held.sock, None
+        sock, held.sock, held.given = held.sock, None, True
         return sock.detach()
 
     def _unwatch(self, held: Held) -> None:
@@ -395,15 +396,21 @@ class Driver:
             self._loop.remove_reader(held.listener)
             held.listener.close()
             held.listener = None
-        self._host.flows.drop(*held.flow_local, **held.flow_rest)
         self._tokens.pop(held.token, None)
-        self._tuples.discard((held.local[1], *held.remote, held.stream))
+        if held.given:  # a primer's time-exceeded that comes late must not become the application's SO_ERROR
+            self._loop.call_later(GUARD_S, self._forget, held)
+        else:
+            self._forget(held)
         left = self._ports.get(held.local[1], 1) - 1
         if left:
             self._ports[held.local[1]] = left
         else:
             self._ports.pop(held.local[1], None)
         del run.held[held.pair]
+
+    def _forget(self, held: Held) -> None:
+        self._host.flows.drop(*held.flow_local, **held.flow_rest)
+        self._tuples.discard((held.local[1], *held.remote, held.stream))
 
     def _refuse_port(self, effect: do.OpenPair, *, stream: bool) -> None:
         """A punch must not open a local service to anybody; nor may a peer name a port of its choice."""

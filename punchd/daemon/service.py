@@ -4,6 +4,7 @@ Holds no state of an attempt. The only place that starts the event loop."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import grp
 import os
 import secrets
@@ -189,6 +190,7 @@ async def _serve(config: Config, host: Host, listener: Listener) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     service = Service(loop, config, host, listener)
+    gc.freeze()  # what was loaded stays; collections need not walk it in the middle of a punch
     log.info("serving", socket=config.socket, version=__version__, able=sorted(host.able))
     await ended.wait()
     await service.stop()

@@ -7,9 +7,9 @@ The table, as `nft list ruleset` would show it (it is made through netlink, so n
       set closed { type ipv4_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; timeout 5m }
       chain out { type filter hook output priority -150; policy accept
         tcp sport 21000-31999 tcp flags & fin != 0  update @closed { ip daddr . tcp dport . tcp sport }
-        tcp sport 21000-31999 tcp flags & rst != 0  meta skuid >= 0 accept
-        tcp sport 21000-31999 tcp flags & rst != 0  ip daddr . tcp dport . tcp sport @closed accept
-        tcp sport 21000-31999 tcp flags & rst != 0  counter drop
+        tcp sport 21000-31999 tcp flags & (rst | ack) == rst  meta skuid >= 0 accept
+        tcp sport 21000-31999 tcp flags & (rst | ack) == rst  ip daddr . tcp dport . tcp sport @closed accept
+        tcp sport 21000-31999 tcp flags & (rst | ack) == rst  counter drop
       }
       chain in { type filter hook input priority -150; policy accept
         icmp type time-exceeded @th,224,16 21000-31999 queue num N bypass
@@ -18,8 +18,10 @@ The table, as `nft list ruleset` would show it (it is made through netlink, so n
 
 Why `out`: a peer's segment may arrive before there is a socket for it, and our own kernel would answer with a RST
 that kills the peer's. Such a RST belongs to no socket, hence has no owner (`meta skuid` finds none): it is dropped.
-The application's own resets have an owner and pass. After the application has closed, the kernel's RST to a peer
-that still sends must pass: the FIN on its way out has put the connection into @closed.
+It answers an ACK, so it bears no ACK itself (tcp_ipv4.c, tcp_v4_send_reset); the refusal of a SYN does, and passes:
+a closed port of the range is refused as ever. The application's own resets have an owner and pass. After the
+application has closed, the kernel's RST to a peer that still sends must pass: the FIN on its way out has put the
+connection into @closed.
 Why `in`: a primer's time-exceeded would kill a socket in SYN_SENT. Only those errors that quote a punch port are
 asked about at all; edge/nfqueue.py decides each by its 4-tuple. Without a listener, bypass lets them pass.
 
@@ -55,8 +57,8 @@ _DROP, _ACCEPT = 0, 1  # NF_DROP, NF_ACCEPT
 _NET, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
 _REG = 8  # NFT_REG32_00; the next two follow it
 _META_L4PROTO, _META_SKUID = 16, 10
-_FIN, _RST = 0x01, 0x04
-_EQUAL, _NOT_EQUAL, _AT_LEAST = 0, 1, 5  # NFT_CMP_EQ, NFT_CMP_NEQ, NFT_CMP_GTE
+_FIN, _RST, _ACK = 0x01, 0x04, 0x10
+_EQUAL, _AT_LEAST = 0, 5  # NFT_CMP_EQ, NFT_CMP_GTE
 _TUPLE_TYPE = (7 << 12) | (13 << 6) | 13  # nft's name for ipv4_addr . inet_service . inet_service
 _CLOSED = {
     "key_type": _TUPLE_TYPE,
@@ -100,7 +102,8 @@ class Rules:
         self._add("table", name=self.name, flags=_OWNER)
         self._add("set", name="closed", table=self.name, **_CLOSED)
         self._add("chain", name="out", table=self.name, type="filter", policy=_ACCEPT, hook=_hook(_HOOK_OUTPUT))
-        fin, rst = [*self._tcp_from_us(), *_flag(_FIN)], [*self._tcp_from_us(), *_flag(_RST)]
+        fin = [*self._tcp_from_us(), *_flags(_FIN, _FIN)]
+        rst = [*self._tcp_from_us(), *_flags(_RST | _ACK, _RST)]
         for rule in (
             [*fin, *_load_tuple(), _expr("dynset", set_name="closed", op=1, sreg_key=_REG)],
             [*rst, _expr("meta", key=_META_SKUID, dreg=_REG), _compare(bytes(4), op=_AT_LEAST), _verdict(_ACCEPT)],
@@ -181,12 +184,12 @@ def _in_range(ports: PortRange) -> dict[str, Any]:
     return _expr("range", sreg=_REG, op=0, from_data=_value(low), to_data=_value(high))
 
 
-def _flag(mask: int) -> list[dict[str, Any]]:
-    """TCP flags & mask != 0."""
+def _flags(mask: int, value: int) -> list[dict[str, Any]]:
+    """TCP flags & mask == value."""
     return [
         _load(_TRANSPORT, 13, 1),
         _expr("bitwise", sreg=_REG, dreg=_REG, len=1, mask=_value(bytes([mask])), xor=_value(b"\0")),
-        _compare(b"\0", op=_NOT_EQUAL),
+        _compare(bytes([value])),
     ]
 
 

@@ -155,6 +155,7 @@ def restore(sock: socket.socket, tag: bytes | None = None) -> None:
     sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _default_syncnt())
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    failure(sock)
 
 
 @cache

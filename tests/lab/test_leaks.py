@@ -130,6 +130,8 @@ ACTS: dict[str, Act] = {
 def _holds_nothing_new(both: Duo, deeds: Callable[[], None]) -> None:
     """Perform the deeds; afterwards each count of each daemon is what it was."""
     daemons = (both.a, both.b)
+    for daemon in daemons:
+        daemon.settles(daemon.counts() | {"flows": 0, "tuples": 0}, within_s=SETTLE_S)
     before = [(daemon.counts(), rules(daemon.place)) for daemon in daemons]
     deeds()
     for daemon, (counts, ruleset) in zip(daemons, before, strict=True):

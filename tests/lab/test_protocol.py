@@ -1,0 +1,165 @@
+"""PROTOCOL.md against a real daemon: order of lines, ids, cancel, half-close, SIGTERM, what status tells.
+
+It refuses to use the client library, which would hide what is on the socket.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from duo import Duo, Talker, duo, initiate
+from running import Daemon, answers, punch_sockets, tables
+
+from punchd.core.plan import AUTO
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", name="both")
+def _both() -> Iterator[Duo]:
+    with duo("linux", "linux") as made:
+        yield made
+
+
+def test_transcript_of_the_page_is_what_happens(both: Duo) -> None:
+    """Line by line, key by key: other languages' clients are written from that page."""
+    with Talker(both.a.path) as near, Talker(both.b.path) as far:
+        near.say(initiate(both.lab, "auto"))
+        notify = near.hear()
+        assert {"id", "status", "stage", "notification"} == notify.keys()
+        assert ("1", "progress", "notify") == (notify["id"], notify["status"], notify["stage"])
+        assert len(notify["notification"]) <= 1024
+        far.say({"id": "k7", "call": "respond", "notification": notify["notification"]})
+        assert {"id": "k7", "status": "progress", "stage": "trying", "technique": "tcp-simopen"} == far.hear()
+        finals = [far.final(), near.final()]
+    for final, id, local in zip(finals, ("k7", "1"), ("10.0.2.2", "10.0.1.2"), strict=True):
+        assert {"id", "status", "fds", "technique", "local", "remote", "rtt_ms", "elapsed_ms"} == final.keys()
+        assert (id, "ok", 1, "tcp-simopen") == (final["id"], final["status"], final["fds"], final["technique"])
+        assert local == final["local"].partition(":")[0]
+    assert finals[0]["local"].partition(":")[2] == finals[1]["remote"].partition(":")[2]
+
+
+def test_list_names_each_failure_on_its_way(both: Duo) -> None:
+    """Who waits must see what is tried, and afterwards why."""
+    with Talker(both.a.path) as near, Talker(both.b.path) as far:
+        near.say(initiate(both.lab, "") | {"techniques": ["tcp-syni", "tcp-nutss", "tcp-simopen"]})
+        far.say({"id": "1", "call": "respond", "notification": near.hear()["notification"]})
+        lines = [far.hear()]
+        while lines[-1]["status"] == "progress":
+            lines.append(far.hear())
+    told = [(line["stage"], line["technique"]) for line in lines[:-1]]
+    assert [name for stage, name in told if stage == "trying"] == ["tcp-syni", "tcp-nutss", "tcp-simopen"]
+    assert [name for stage, name in told if stage == "failed"] == ["tcp-syni", "tcp-nutss"]
+    assert all(line["code"] and line["message"] for line in lines if line.get("stage") == "failed")
+    assert "tcp-simopen" == lines[-1]["technique"]
+
+
+def test_id_is_taken_while_open_and_free_afterwards(both: Duo) -> None:
+    """Two requests of one name could not be told apart."""
+    with Talker(both.a.path) as talker:
+        for _ in range(2):
+            talker.say(initiate(both.lab, "tcp-simopen"))
+            assert "notification" in talker.hear()
+            talker.say({"id": "1", "call": "ping"})
+            assert "id-in-use" == talker.hear()["code"]
+            talker.say({"id": "c", "call": "cancel", "attempt": "1"})
+            assert [("1", "cancelled"), ("c", None)] == [(line["id"], line.get("code")) for line in _hear(talker, 2)]
+
+
+def test_cancel_of_what_has_ended_says_so(both: Duo) -> None:
+    """A cancel that crosses the final line is no error."""
+    with Talker(both.a.path) as talker:
+        assert {"id": "c", "status": "ok", "ended": True} == talker.ask({"id": "c", "call": "cancel", "attempt": "1"})
+
+
+def test_half_closed_caller_gets_its_finals_and_then_the_end(both: Duo) -> None:
+    """`printf ... | nc -U` must work."""
+    with Talker(both.a.path) as talker:
+        talker.say(initiate(both.lab, "tcp-simopen", timeout_ms=200))
+        talker.sock.shutdown(socket.SHUT_WR)
+        assert "notify" == talker.hear()["stage"]
+        assert "nothing-heard" == talker.final()["code"]
+        assert {} == talker.hear()
+
+
+def test_status_lists_what_runs_and_ping_what_can(both: Duo) -> None:
+    """For people: whose attempt, since when, towards whom."""
+    with Talker(both.a.path) as talker, Talker(both.a.path) as other:
+        talker.say(initiate(both.lab, "tcp-midstream", id="mine"))
+        assert "notification" in talker.hear()
+        status = other.ask({"id": "s", "call": "status"})
+        assert (1, 2) == (status["open"], status["callers"])
+        (attempt,) = status["attempts"]
+        assert attempt["attempt"].endswith("/mine")
+        assert (0, "initiating", both.lab.public_b) == (attempt["uid"], attempt["role"], attempt["remote"])
+        ping = other.ask({"id": "p", "call": "ping"})
+    assert (1, []) == (ping["protocol"], ping["missing"])
+    assert {*AUTO["tcp"], *AUTO["udp"]} == set(ping["techniques"])
+
+
+def test_connections_of_others_are_out_of_reach(both: Duo) -> None:
+    """Ids belong to a connection: a neighbour's attempt can be neither cancelled nor fed by its id."""
+    with Talker(both.a.path) as talker, Talker(both.a.path) as other:
+        talker.say(initiate(both.lab, "tcp-simopen"))
+        text = talker.hear()["notification"]
+        assert other.ask({"id": "c", "call": "cancel", "attempt": "1"})["ended"]
+        assert (
+            "no-such-attempt" == other.ask({"id": "n", "call": "notify", "attempt": "1", "notification": text})["code"]
+        )
+        assert 1 == other.ask({"id": "s", "call": "status"})["open"]
+
+
+def test_sigterm_ends_every_attempt_with_its_last_line(both: Duo) -> None:
+    """An orderly end: whoever waits is told, nothing stays, and the path is free for the next daemon."""
+    place = both.lab.a
+    own_tables = tables(place)
+    with Daemon(place) as daemon, Talker(daemon.path) as talker:
+        for number in range(50):
+            talker.say(initiate(both.lab, "auto", id=str(number)))
+        for _ in range(50):
+            assert "notification" in talker.hear()
+        daemon.child.send_signal(signal.SIGTERM)
+        finals = [talker.final() for _ in range(50)]
+        assert {} == talker.hear()
+        assert 0 == daemon.child.wait(5)
+        assert not os.path.exists(daemon.path)
+    assert {"shutting-down"} == {final["code"] for final in finals}
+    assert 50 == len({final["id"] for final in finals})
+    assert own_tables == tables(place)
+    assert [] == [sock for sock in punch_sockets(place) if sock["inode"]]
+
+
+def test_second_daemon_on_one_path_is_refused_and_the_first_goes_on(both: Duo) -> None:
+    """Starting it twice is the commonest slip; it must not cut off the callers of the first."""
+    with Daemon(both.lab.a) as daemon:
+        options = ["--socket", daemon.path]
+        again = both.lab.a.run(["sh", "-c", f"{sys.executable} -m punchd {' '.join(options)} 2>&1; echo $?"])
+        assert again.endswith("1\n")
+        assert "another punchd" in again
+        assert answers(daemon.path)
+
+
+def test_many_connections_at_once_are_all_served(both: Duo) -> None:
+    """Callers come in herds after a network change."""
+    answered = []
+
+    def ask() -> None:
+        with Talker(both.a.path) as talker:
+            answered.append(talker.ask({"id": "1", "call": "ping"})["status"])
+
+    herd = [threading.Thread(target=ask) for _ in range(100)]
+    for caller in herd:
+        caller.start()
+    for caller in herd:
+        caller.join()
+    assert ["ok"] * 100 == answered
+
+
+def _hear(talker: Talker, count: int) -> list[dict[str, object]]:
+    return [talker.hear() for _ in range(count)]
