@@ -55,7 +55,7 @@ class Caller(Protocol):
 class Journal(Protocol):
     """Where a run's steps are written, if anybody asked."""
 
-    def step(self, event: seen.Event, now: float, state: str, effects: list[do.Effect]) -> None: ...
+    def step(self, event: seen.Event | None, now: float, state: str, effects: list[do.Effect]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -103,8 +103,11 @@ class Driver:
         """Begin an attempt; its caller hears everything else."""
         run = Run(attempt, caller, journal)
         self.runs.add(run)
+        effects = attempt.begin()
+        if journal is not None:
+            journal.step(None, attempt.now, attempt.state.name, effects)
         run.busy = True
-        self._perform(run, attempt.begin())
+        self._perform(run, effects)
         run.busy = False
         self.feed(run, seen.Settled())
         return run
