@@ -13,6 +13,7 @@ import structlog
 
 from punchd import __version__
 from punchd.daemon.config import DEFAULT_SOCKET, Config
+from punchd.words.addresses import Endpoint
 from punchd.words.errors import PunchdError
 
 
@@ -25,6 +26,12 @@ from punchd.words.errors import PunchdError
 @click.option("--allow-private", is_flag=True, help="Let private addresses be targets (peers in the same network).")
 @click.option("--attempts-per-uid", default=20_000, show_default=True, type=click.IntRange(1),
               help="Open attempts that one user may have.")  # fmt: skip
+@click.option("--stun", multiple=True, metavar="ADDRESS[:PORT]", callback=lambda _, __, texts: _endpoints(texts),
+              help="A STUN server for `endpoint` requests that name none; may be repeated.")  # fmt: skip
+@click.option("--keepalive", "keepalive_s", default=15.0, show_default=True, type=click.FloatRange(0.2, 3600),
+              metavar="SECONDS", help="How often a kept endpoint's mapping is refreshed.")  # fmt: skip
+@click.option("--endpoints-per-uid", default=32, show_default=True, type=click.IntRange(1),
+              help="Open `endpoint` requests that one user may have.")  # fmt: skip
 @click.option("--journal", default=None, metavar="FOLDER", help="Write one journal per attempt into this folder.")
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
@@ -40,6 +47,13 @@ def main(log_level: str, **options: Any) -> None:
     except PunchdError as error:
         click.echo(f"punchd: {error.message}\n        {error.advice}", err=True)
         sys.exit(1)
+
+
+def _endpoints(texts: tuple[str, ...]) -> tuple[Endpoint, ...]:
+    try:
+        return tuple(Endpoint.parse(text) for text in texts)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _set_up_log(level: str) -> None:

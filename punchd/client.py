@@ -26,6 +26,7 @@ from typing import Any, Literal, Required, TypedDict, Unpack
 from punchd.client_book import (
     Book,
     Entry,
+    Found,
     NoDaemon,
     OnNotification,
     Progress,
@@ -39,7 +40,10 @@ __all__ = [
     "Attempt",
     "BlockingAttempt",
     "BlockingDaemon",
+    "BlockingKept",
     "Daemon",
+    "Found",
+    "Kept",
     "NoDaemon",
     "Progress",
     "PunchFailed",
@@ -73,6 +77,14 @@ class RespondKeys(_Keys, total=False):
     """The arguments of respond() besides the notification."""
 
     from_: Sequence[str] | None
+
+
+class EndpointKeys(TypedDict, total=False):
+    """The arguments of endpoint() and keep_endpoint()."""
+
+    servers: Sequence[str] | None
+    transport: Literal["tcp", "udp", "both"] | None
+    timeout_ms: int | None
 
 
 def connect(path: str | None = None) -> Daemon:
@@ -116,6 +128,16 @@ class Daemon:
     async def respond(self, notification: str, **keys: Unpack[RespondKeys]) -> Attempt:
         """Act on a peer's notification. An own one may come: carry it back, the peer gives it to notify()."""
         return Attempt(self, self._ask("respond", dict(keys, notification=notification)))
+
+    async def endpoint(self, **keys: Unpack[EndpointKeys]) -> Found:
+        """How this host looks from outside, once."""
+        entry = self._ask("endpoint", dict(keys))
+        await self._until(entry, lambda: entry.ended)
+        return entry.take_found()
+
+    async def keep_endpoint(self, **keys: Unpack[EndpointKeys]) -> Kept:
+        """The same, and the mapping is kept until cancel() or the end of the connection."""
+        return Kept(self, self._ask("endpoint", dict(keys, keep=True)))
 
     async def ping(self) -> dict[str, Any]:
         """Protocol, version, techniques that can work here, and what is missing."""
@@ -211,6 +233,27 @@ class Attempt:
             yield self._entry.progress.popleft()
 
 
+class Kept:
+    """A kept endpoint."""
+
+    def __init__(self, daemon: Daemon, entry: Entry) -> None:
+        self._daemon = daemon
+        self._entry = entry
+
+    @property
+    def id(self) -> str:
+        return self._entry.id
+
+    async def found(self) -> Found:
+        """What was found; called again, the next that differs. PunchFailed when nothing was, or nothing more will."""
+        await self._daemon._until(self._entry, lambda: self._entry.found or self._entry.ended)
+        return self._entry.take_found()
+
+    async def cancel(self) -> None:
+        """Let the mapping go."""
+        await self._daemon._call("cancel", {"attempt": self.id})
+
+
 class BlockingDaemon:
     """punchd on this host, for programs without a loop. Each call reads until it has what it waits for."""
 
@@ -237,6 +280,16 @@ class BlockingDaemon:
     def respond(self, notification: str, **keys: Unpack[RespondKeys]) -> BlockingAttempt:
         """As Daemon.respond."""
         return BlockingAttempt(self, self._ask("respond", dict(keys, notification=notification)))
+
+    def endpoint(self, **keys: Unpack[EndpointKeys]) -> Found:
+        """As Daemon.endpoint."""
+        entry = self._ask("endpoint", dict(keys))
+        self._until(lambda: entry.ended)
+        return entry.take_found()
+
+    def keep_endpoint(self, **keys: Unpack[EndpointKeys]) -> BlockingKept:
+        """As Daemon.keep_endpoint."""
+        return BlockingKept(self, self._ask("endpoint", dict(keys, keep=True)))
 
     def ping(self) -> dict[str, Any]:
         return self._call("ping", {})
@@ -312,3 +365,23 @@ class BlockingAttempt:
             if not self._entry.progress:
                 return
             yield self._entry.progress.popleft()
+
+
+class BlockingKept:
+    """A kept endpoint."""
+
+    def __init__(self, daemon: BlockingDaemon, entry: Entry) -> None:
+        self._daemon = daemon
+        self._entry = entry
+
+    @property
+    def id(self) -> str:
+        return self._entry.id
+
+    def found(self) -> Found:
+        """As Kept.found."""
+        self._daemon._until(lambda: self._entry.found or self._entry.ended)
+        return self._entry.take_found()
+
+    def cancel(self) -> None:
+        self._daemon._call("cancel", {"attempt": self.id})

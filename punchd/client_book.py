@@ -62,6 +62,16 @@ class Punched:
     elapsed_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How this host looks from outside."""
+
+    descriptor: str
+    """For the peers: they give it to initiate() as `peer`."""
+    report: dict[str, Any]
+    """Verdicts per transport beside what each server saw; see PROTOCOL.md."""
+
+
 class Book:
     """The open requests of one connection; bytes and descriptors in, entries told."""
 
@@ -144,6 +154,8 @@ class Book:
             dropped=reply.get("dropped", 0),
         )
         entry.progress.append(progress)
+        if "descriptor" in reply:
+            entry.found.append(Found(reply["descriptor"], reply["report"]))
         if progress.notification:
             entry.notification = progress.notification
             if entry.on_notification is not None:
@@ -165,6 +177,7 @@ class Entry:
     on_notification: OnNotification | None
     progress: deque[Progress] = field(default_factory=deque)
     notification: str = ""
+    found: deque[Found] = field(default_factory=deque)
     socket: Socket | None = None
     claimed: bool = False
     final: dict[str, Any] | None = None
@@ -193,6 +206,12 @@ class Entry:
         if not self.notification:
             raise LookupError("the attempt ended without a notification")
         return self.notification
+
+    def take_found(self) -> Found:
+        if self.found:
+            return self.found.popleft()
+        final = self.final_keys()
+        return Found(final["descriptor"], final["report"])
 
     def claim(self, *, blocking: bool) -> Socket:
         if self.failure is not None:

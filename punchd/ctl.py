@@ -17,6 +17,7 @@ from rich.table import Table
 
 from punchd.client import Attempt, NoDaemon, Punched, PunchFailed, connect, connect_blocking
 from punchd.meeting import Meeting, MeetingError, address_of
+from punchd.netcheck import netcheck
 
 _CHUNK_LEN = 65_536
 
@@ -106,7 +107,7 @@ def cat(
     _pump(punched.socket)
 
 
-COMMANDS: tuple[click.Command, ...] = (ping, status, cancel, cat)
+COMMANDS: tuple[click.Command, ...] = (ping, status, netcheck, cancel, cat)
 
 
 @click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from punchd.core.attempt import Attempt
 from punchd.daemon.journal import head_of
 from punchd.lab.model import World
-from punchd.lab.model_nat import KINDS
+from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_peer import Daemon
 from punchd.replay import ladder, main, replay
 from punchd.wire.journal import JournalError, encode_head, encode_step

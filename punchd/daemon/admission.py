@@ -13,18 +13,21 @@ from punchd.core import plan
 from punchd.core.attempt import Initiating, Responding
 from punchd.core.pair import Terms
 from punchd.core.ports import Dice, Ports
+from punchd.core.probe import Probe
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.config import Config
 from punchd.daemon.host import Host
 from punchd.edge import sockets
 from punchd.wire.peer import decode_notification
-from punchd.words.addresses import why_no_target
+from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.errors import Code, HostError, PeerError, RequestError
 from punchd.words.notification import NONCE_LEN, Notification
-from punchd.words.requests import Initiate, Respond
+from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Respond
 
 NONCES_REMEMBERED = 65_536
 NONCE_LIFE_S = 3600.0
+ATTEMPTS, ENDPOINTS = "attempts", "endpoints"
+STUN_PORT = 3478  # RFC 8489, section 18.5
 
 
 class Admission:
@@ -32,28 +35,30 @@ class Admission:
 
     def __init__(self, config: Config, host: Host, dice: Dice) -> None:
         self._config, self._host = config, host
-        self._ports = Ports(dice)
-        self._open: dict[int, int] = {}
+        self._dice = dice
+        self.ports = Ports(dice)
+        self._open: dict[tuple[int, str], int] = {}
+        self._limits = {ATTEMPTS: config.attempts_per_uid, ENDPOINTS: config.endpoints_per_uid}
         self._nonces: OrderedDict[bytes, float] = OrderedDict()
 
-    def enter(self, uid: int) -> None:
-        """Count one more open attempt of this user. RequestError: too-many-attempts."""
-        held = self._open.get(uid, 0)
-        if held >= self._config.attempts_per_uid:
+    def enter(self, uid: int, what: str = ATTEMPTS) -> None:
+        """Count one more open request of this user. RequestError: too-many-attempts."""
+        held, limit = self._open.get((uid, what), 0), self._limits[what]
+        if held >= limit:
             raise RequestError(
                 Code.TOO_MANY_ATTEMPTS,
-                f"user {uid} has {held} open attempts, as many as one user may have",
-                cause={"limit": self._config.attempts_per_uid},
+                f"user {uid} has {held} open {what}, as many as one user may have",
+                cause={"limit": limit},
             )
-        self._open[uid] = held + 1
+        self._open[uid, what] = held + 1
 
-    def leave(self, uid: int) -> None:
-        """One attempt of this user has ended."""
-        left = self._open[uid] - 1
+    def leave(self, uid: int, what: str = ATTEMPTS) -> None:
+        """One open request of this user has ended."""
+        left = self._open[uid, what] - 1
         if left:
-            self._open[uid] = left
+            self._open[uid, what] = left
         else:
-            del self._open[uid]
+            del self._open[uid, what]
 
     def initiating(self, request: Initiate) -> Initiating:
         """An attempt for the request. RequestError or HostError say why not."""
@@ -67,7 +72,7 @@ class Admission:
             public=self._public(request, local),
             remote=remote,
             techniques=techniques,
-            ports=self._ports,
+            ports=self.ports,
             timeout_s=request.timeout_ms / 1000,
             now=time.monotonic(),
             early=request.early,
@@ -97,6 +102,35 @@ class Admission:
         )
         self._remember(notification.nonce)
         return attempt
+
+    def probing(self, request: FindEndpoint) -> list[Probe]:
+        """A probe per transport. RequestError or HostError say why not."""
+        named = [Endpoint(place.address, place.port or 0) for place in request.servers]
+        servers = tuple(
+            dict.fromkeys(Endpoint(server.address, server.port or STUN_PORT) for server in named or self._config.stun)
+        )
+        if not servers:
+            raise RequestError(Code.NO_SERVER, "neither the request nor punchd's configuration names a STUN server")
+        local = ""
+        for server in servers[:SERVERS_MAX]:
+            self._check_target(server.address, "servers")
+            local = local or self._route(server.address)
+        now = time.monotonic()
+        return [
+            Probe(
+                transport=transport,
+                servers=servers[:SERVERS_MAX],
+                local=local,
+                dice=self._dice,
+                timeout_s=request.timeout_ms / 1000,
+                keep=request.keep,
+                now=now,
+                epoch_ms=(time.time() - now) * 1000,
+                allow_private=self._config.allow_private,
+                keep_s=self._config.keepalive_s,
+            )
+            for transport in request.transports
+        ]
 
     def _terms(self, *, initiating: bool, nonce: bytes) -> Terms:
         blind = not {"ring", "raw", "queue"} <= self._host.able

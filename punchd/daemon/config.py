@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from punchd.words.addresses import PUNCH_PORTS, PortRange
+from punchd.words.addresses import PUNCH_PORTS, Endpoint, PortRange
 
 DEFAULT_SOCKET = "/tmp/punchd.socket"
 
@@ -18,6 +18,9 @@ class Config:
     public            this host's public address, where neither the caller nor the route tells it
     allow_private     whether private addresses may be targets (RFC 1918, RFC 6598)
     attempts_per_uid  open attempts that one user may have
+    stun              STUN servers for `endpoint` requests that name none
+    keepalive_s       how often a kept endpoint's mapping is refreshed
+    endpoints_per_uid open `endpoint` requests that one user may have
     journal           folder for one journal per attempt; None writes none
     """
 
@@ -28,4 +31,7 @@ class Config:
     public: str | None = None
     allow_private: bool = False
     attempts_per_uid: int = 20_000
+    stun: tuple[Endpoint, ...] = ()
+    keepalive_s: float = 15.0
+    endpoints_per_uid: int = 32
     journal: str | None = None

@@ -23,7 +23,7 @@ from punchd.daemon.config import Config
 from punchd.daemon.driver import Driver, Run
 from punchd.daemon.host import Host, open_host
 from punchd.daemon.journal import Journals
-from punchd.daemon.session import Call, Session
+from punchd.daemon.session import Call, EndpointCall, Session
 from punchd.edge.connection import Callbacks, Connection, Credentials
 from punchd.edge.control import ControlServer
 from punchd.edge.sockpath import Listener, inherited, listen
@@ -40,7 +40,7 @@ class Service:
     """One running daemon."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, config: Config, host: Host, listener: Listener) -> None:
-        self.config, self.host = config, host
+        self.loop, self.config, self.host = loop, config, host
         self.started = time.monotonic()
         self.admission = Admission(config, host, secrets.SystemRandom())
         self.driver = Driver(loop, host)
@@ -70,10 +70,10 @@ class Service:
         """An attempt is over, its descriptors are closed."""
         self.admission.leave(call.uid)
 
-    def find(self, name: str, uid: int) -> Call | None:
-        """The open attempt that `status` calls by this name, if this user may end it: its owner or root."""
+    def find(self, name: str, uid: int) -> Call | EndpointCall | None:
+        """What `status` calls by this name, if this user may end it: its owner or root."""
         for session in self._sessions.values():
-            for call, _ in session.runs():
+            for call in session.calls():
                 if call.name == name and uid in (0, call.uid):
                     return call
         return None
@@ -100,6 +100,11 @@ class Service:
             "callers": len(self._sessions),
             "open": len(attempts),
             "attempts": attempts[:STATUS_ATTEMPTS_MAX],
+            "endpoints": [
+                {"endpoint": call.name, "uid": call.uid}
+                for session in self._sessions.values()
+                for call in session.endpoints()
+            ][:STATUS_ATTEMPTS_MAX],
             "ring_drops": 0 if self.host.ring is None else self.host.ring.drops(),
         }
 
@@ -119,6 +124,9 @@ class Service:
         """End all attempts, deliver the last lines, close the door."""
         self._server.stop_accepting()
         self.driver.close(Code.SHUTTING_DOWN)
+        for session in list(self._sessions.values()):
+            for call in session.endpoints():
+                call.cancel(Code.SHUTTING_DOWN)
         for connection in list(self._server.connections.values()):
             connection.finish()
         for _ in range(FAREWELL_TURNS):

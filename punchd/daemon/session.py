@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from punchd.daemon.admission import ENDPOINTS
+from punchd.daemon.endpoint import Search
 from punchd.edge.connection import Connection
 from punchd.wire import replies
+from punchd.wire.descriptor import encode_descriptor
 from punchd.wire.peer import encode_notification
-from punchd.words.errors import Code, PunchdError, RequestError
+from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
 from punchd.words.events import Cancelled
+from punchd.words.nat import Descriptor
 from punchd.words.notification import Notification
 from punchd.words.outcomes import Failed, Progress, Punched
-from punchd.words.requests import Cancel, Initiate, Notify, Ping, Request, Respond, Status
+from punchd.words.probing import Finding, Observation
+from punchd.words.requests import Cancel, FindEndpoint, Initiate, Notify, Ping, Request, Respond, Status
 
 if TYPE_CHECKING:
     from punchd.core.attempt import Attempt
@@ -34,10 +39,10 @@ class Session:
 
     def __init__(self, service: Service, connection: Connection) -> None:
         self._service, self.connection = service, connection
-        self._open: dict[str, Call] = {}
+        self._open: dict[str, Call | EndpointCall] = {}
         self._calls: dict[type[Any], Callable[[Any], None]] = {
             Initiate: self._initiate, Respond: self._respond, Notify: self._notify, Cancel: self._cancel,
-            Status: self._status, Ping: self._ping,
+            FindEndpoint: self._endpoint, Status: self._status, Ping: self._ping,
         }  # fmt: skip
 
     def handle(self, request: Request) -> None:
@@ -58,8 +63,7 @@ class Session:
     def closed(self) -> None:
         """The caller is gone: all its attempts are cancelled."""
         for call in list(self._open.values()):
-            if call.run is not None:
-                self._service.driver.feed(call.run, Cancelled(Code.CANCELLED))
+            call.cancel(Code.CANCELLED)
 
     def ended(self, id_: str) -> None:
         """A request had its final line."""
@@ -67,9 +71,17 @@ class Session:
         if self.connection.half_closed and not self._open:
             self.connection.finish()
 
+    def calls(self) -> list[Call | EndpointCall]:
+        """All that is open."""
+        return list(self._open.values())
+
     def runs(self) -> list[tuple[Call, Run]]:
         """The open attempts."""
-        return [(call, call.run) for call in self._open.values() if call.run is not None]
+        return [(call, call.run) for call in self._open.values() if isinstance(call, Call) and call.run is not None]
+
+    def endpoints(self) -> list[EndpointCall]:
+        """The open `endpoint` requests."""
+        return [call for call in self._open.values() if isinstance(call, EndpointCall)]
 
     def _initiate(self, request: Initiate) -> None:
         self._start(request.id, request.secret, lambda: self._service.admission.initiating(request))
@@ -92,6 +104,18 @@ class Session:
         if self.connection.closed:  # the attempt's first words found nobody to hear them
             service.driver.feed(call.run, Cancelled(Code.CANCELLED))
 
+    def _endpoint(self, request: FindEndpoint) -> None:
+        service, uid = self._service, self.connection.credentials.uid
+        service.admission.enter(uid, ENDPOINTS)
+        try:
+            probes = service.admission.probing(request)
+        except PunchdError:
+            service.admission.leave(uid, ENDPOINTS)
+            raise
+        call = EndpointCall(self, request.id, uid)
+        self._open[request.id] = call
+        call.begin(Search(service.loop, probes, service.admission.ports, call))
+
     def _notify(self, request: Notify) -> None:
         self._attempt(request.attempt)
         raise RequestError(
@@ -103,10 +127,9 @@ class Session:
         call = self._open.get(request.attempt)
         if call is None and "/" in request.attempt:
             call = self._service.find(request.attempt, self.connection.credentials.uid)
-        if call is None or call.run is None:
+        if call is None or not call.cancel(Code.CANCELLED):
             self._answer(request.id, ended=True)
             return
-        self._service.driver.feed(call.run, Cancelled(Code.CANCELLED))
         self._answer(request.id)
 
     def _status(self, request: Status) -> None:
@@ -117,7 +140,7 @@ class Session:
 
     def _attempt(self, id_: str) -> Call:
         call = self._open.get(id_)
-        if call is None:
+        if not isinstance(call, Call):
             raise RequestError(Code.NO_SUCH_ATTEMPT, f"this connection has no open attempt {id_!r}")
         return call
 
@@ -145,6 +168,13 @@ class Call:
     def name(self) -> str:
         """What the log and `status` call it: the connection's number and the caller's id."""
         return f"{self.session.connection.number}/{self.id}"
+
+    def cancel(self, code: Code) -> bool:
+        """End it; its final line says `code`. False: it has not begun."""
+        if self.run is None:
+            return False
+        self.session._service.driver.feed(self.run, Cancelled(code))
+        return True
 
     def notification(self, notification: Notification) -> None:
         text = encode_notification(notification, self.secret)
@@ -187,4 +217,62 @@ class Call:
     def _final(self) -> None:
         if not self._told:
             self._told = True
+            self.session.ended(self.id)
+
+
+class EndpointCall:
+    """One open `endpoint` request as its caller hears of it; the search's `Seeker`."""
+
+    __slots__ = ("_search", "_told", "id", "log", "session", "uid")
+
+    _search: Search
+
+    def __init__(self, session: Session, id_: str, uid: int) -> None:
+        self.session, self.id, self.uid = session, id_, uid
+        self._told = False
+        self.log: Any = log.bind(endpoint=self.name, uid=uid)
+
+    @property
+    def name(self) -> str:
+        return f"{self.session.connection.number}/{self.id}"
+
+    def begin(self, search: Search) -> None:
+        self._search = search
+        search.begin()
+
+    def cancel(self, code: Code) -> bool:
+        """End it; its final line says `code`."""
+        self._search.stop()
+        self._final(replies.error(self.id, RequestError(code, "the endpoint is no longer looked for or kept")))
+        return True
+
+    def observed(self, observation: Observation) -> None:
+        self.session.connection.send(replies.observed(self.id, observation), droppable=True)
+
+    def lost(self, transport: str) -> None:
+        self.log.info("mapping lost", transport=transport)
+        self.session.connection.send(replies.lost(self.id, transport), droppable=True)
+
+    def found(self, descriptor: Descriptor | None, findings: list[Finding], *, kept: bool) -> None:
+        if descriptor is None:
+            servers = len(findings[0].silences)
+            message = f"no STUN server answered; {servers} {'was' if servers == 1 else 'were'} asked"
+            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.report(findings))))
+            return
+        publics = {finding.transport: str(finding.face.public) for finding in findings if finding.face is not None}
+        self.log.info("endpoint found", kept=kept, **publics)
+        line = replies.found(self.id, encode_descriptor(descriptor), descriptor.host, findings, kept=kept)
+        if kept:
+            self.session.connection.send(line)
+        else:
+            self._final(line)
+
+    def broke(self, error: Exception) -> None:
+        self._final(replies.error(self.id, Bug(Code.INTERNAL, f"punchd failed: {error!r}")))
+
+    def _final(self, line: bytes) -> None:
+        if not self._told:
+            self._told = True
+            self.session.connection.send(line)
+            self.session._service.admission.leave(self.uid, ENDPOINTS)
             self.session.ended(self.id)

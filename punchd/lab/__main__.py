@@ -21,7 +21,12 @@ from .demo import demo as play
 from .pair import DAEMON, PRIVILEGES, Pair, Result
 from .topology import Lab
 
-_kind = click.Choice(pages.KINDS)
+
+def _kind(text: str) -> str:
+    try:
+        return pages.check(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _network(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +57,10 @@ def kinds() -> None:
     width = max(map(len, pages.KINDS))
     for kind in pages.KINDS:
         print(f"{kind:{width}}  {pages.summary(kind)}")
+        if known := pages.parameters(kind):
+            given = ",".join(f"{name}={value}" for name, value in known.items())
+            print(f"{'':{width}}  set with {kind}:{given}")
+    print("\nA/B is kind A behind kind B: linux-reject/linux")
 
 
 @main.command()

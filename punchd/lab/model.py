@@ -7,7 +7,7 @@ It refuses to touch sockets, clocks and dice of the machine: the same arguments 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from punchd.core import plan
@@ -16,7 +16,8 @@ from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model_host import Kernel, Tcp, Udp
-from punchd.lab.model_nat import KINDS, Nat
+from punchd.lab.model_kinds import KINDS, Kind, Side, layers
+from punchd.lab.model_nat import Nat
 from punchd.lab.model_net import Clock, Net, Path
 from punchd.lab.model_peer import Daemon, HandedOver
 from punchd.words.events import Cancelled
@@ -76,6 +77,7 @@ class Result:
 class World:
     """One attempt from both sides; `run` once.
 
+    kind_a, _b     names as the kernel lab takes them, or kinds from the host outwards
     techniques     names in order, or None for auto
     side_delay_ms  of the side channel, one way; None: the notification is never carried
     side_repeat    how often the notification arrives
@@ -86,7 +88,7 @@ class World:
     """
 
     def __init__(
-        self, kind_a: str, kind_b: str, *, techniques: Iterable[str] | None = None, transport: str = "tcp",
+        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None, transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, wake_ms: float = 0.0,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
@@ -98,10 +100,10 @@ class World:
     ) -> None:  # fmt: skip
         self._dice = dice = random.Random(seed)
         self._clock = clock = Clock(START_S)
-        kinds = KINDS[kind_a], KINDS[kind_b]
+        kinds = layers(kind_a), layers(kind_b)
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
-        self.net = Net(clock, path, dice, (Nat(kinds[0], PUBLIC[0]), Nat(kinds[1], PUBLIC[1])))
-        self._local = [PRIVATE[side] if kinds[side].translates else PUBLIC[side] for side in (0, 1)]
+        self.net = Net(clock, path, dice, (_boxes(kinds[0], 0, seed), _boxes(kinds[1], 1, seed)))
+        self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
         kernels = [
             Kernel(
@@ -207,6 +209,17 @@ class World:
             return True
         both = self.a.handed and self.b.handed
         return bool(both) and self._clock.now < self._exchange_until and not self._exchanged()
+
+
+def _boxes(kinds: Sequence[Kind], side: int, seed: int) -> list[Nat]:
+    """A side's NATs from the host outwards, with the addresses that the kernel lab gives them."""
+    carrier = [f"100.{64 + layer}.{side + 1}" for layer in range(len(kinds) - 1)]
+    gateways = [f"10.0.{side + 1}.1", *(f"{net}.1" for net in carrier)]
+    publics = [*(f"{net}.2" for net in carrier), PUBLIC[side]]
+    return [
+        Nat(kind, public, gateway=gateway if kind.translates else "", dice=random.Random(f"{seed} {side} {public}"))
+        for kind, public, gateway in zip(kinds, publics, gateways, strict=True)
+    ]
 
 
 def _has_read(sock: Tcp | Udp) -> bool:

@@ -345,7 +345,7 @@ class Kernel:
 
     def emit(self, packet: Carried) -> None:
         """Out through the host's own firewall; the ring sees what passes; then onto the wire."""
-        if self._firewall is not None and not self._firewall.outbound(packet, self.clock.now):
+        if self._firewall is not None and self._firewall.outbound(packet, self.clock.now) is None:
             return
         if self.sights is not None and isinstance(packet, Segment) and self._keeps_outgoing(packet):
             self.sights.append((packet, True, packet.ttl))
@@ -363,7 +363,7 @@ class Kernel:
         """A packet has arrived: the ring first, then the host's firewall, then the stack; then the daemon wakes."""
         if self.sights is not None and _keeps_incoming(packet):
             self.sights.append((packet, False, ttl))
-        if self._firewall is None or self._firewall.inbound(packet, self.clock.now):
+        if self._firewall is None or self._firewall.inbound(packet, self.clock.now) is not None:
             self._dispatch(packet)
         self.on_idle()
 

@@ -1,296 +1,299 @@
-"""The modelled NATs: kinds described by axes, and Linux's connection tracking as the strictest of their trackers.
-It refuses to send anything: each packet is let through or not, and the net does the rest.
+"""A modelled NAT: it behaves as the axes of its kind say (model_kinds.py).
+It refuses to send anything: each packet is let through, translated, or not, and the net does the rest.
 
-The kinds bear the names of the kernel lab's pages and are held to them by tests/lab/test_model_agrees.py. All of
-them keep ports, and one host sits behind each, so a mapping is its port and the model need not rewrite packets.
-
-Connection tracking follows nf_conntrack_proto_tcp.c of Linux 6: its table of transitions (`_NEXT`), its window
-check (`_in_window`), and its two rules for a RST. FIN and the closing states are folded into CLOSING, which
-tracks nothing more: no technique closes a connection in the middle of punching.
+A box keeps two tables. A *mapping* is a public port and whom it serves: an inside port, and as much of the remote
+endpoint as `Axes.mapping` says. A *session* is one inside port and one remote endpoint; filtering asks for it,
+and for TCP it holds what Linux's connection tracking knows (model_track.py). A mapping lives as long as one of its
+sessions. One host sits behind each box, so preserved ports never collide.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum, auto
+import random
+from dataclasses import dataclass, field
 
-from punchd.lab.model_net import FIN, SEQ_MASK, Carried, Datagram, IcmpError, Packet, Segment
+from punchd.lab import model_track as conntrack
+from punchd.lab import pages
+from punchd.lab.model_kinds import Axes, By, Ending, Kind, Pickup, Ports, Stray, Tracking
+from punchd.lab.model_net import FIN, Carried, Datagram, IcmpError, Packet, Refused, Segment
+from punchd.lab.model_track import Fate, Track
 from punchd.words.events import ACK, RST, SYN
 
-_HOLE_S = 120.0
-_UDP_UNREPLIED_S, _UDP_STREAM_S = 30.0, 120.0
-_PICKED_UP_S = 300.0  # nf_conntrack_tcp_timeout_unacknowledged
+_PATIENCE_S = 6.0  # RFC 5382, REQ-4: how long a SYN may wait for one from inside
+_KNOWN_S = 120.0  # how long late packets of an own flow are no strays
+_TYPE = SYN | ACK | RST | FIN
+
+Remote = tuple[str, int]
+Flow = tuple[bool, int, Remote]  # stream, inside port, remote endpoint
+Key = tuple[bool, int, Remote]  # stream, inside or public port, as much of the remote endpoint as the mapping minds
 
 
-class Tracking(Enum):
-    """What a box remembers. NOTHING: everything passes. HOLES: 4-tuples seen from inside. CONNTRACK: states."""
+@dataclass(slots=True)
+class _Session:
+    """One inside port and one remote endpoint."""
 
-    NOTHING = auto()
-    HOLES = auto()
-    CONNTRACK = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A NAT by its axes.
-
-    translates  the host behind it has a private address
-    answers     strays from outside get a RST or port unreachable
-    drops_syn   no bare SYN comes in, whatever the state
-    liberal     nf_conntrack_tcp_be_liberal: no window check
-    loose       nf_conntrack_tcp_loose: a first ACK from inside makes a connection
-    """
-
-    name: str
-    tracking: Tracking
-    translates: bool = True
-    answers: bool = False
-    drops_syn: bool = False
-    liberal: bool = False
-    loose: bool = True
+    expires: float = 0.0
+    replied: bool = False
+    track: Track | None = None
+    from_outside: bool = False
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("open", Tracking.NOTHING, translates=False),
-        Kind("firewall", Tracking.CONNTRACK, translates=False),
-        Kind("linux", Tracking.CONNTRACK),
-        Kind("linux-reject", Tracking.CONNTRACK, answers=True),
-        Kind("linux-synfilter", Tracking.CONNTRACK, drops_syn=True),
-        Kind("linux-liberal", Tracking.CONNTRACK, liberal=True),
-        Kind("linux-noloose", Tracking.CONNTRACK, loose=False),
-        Kind("untracked", Tracking.HOLES),
-    )
-}
+@dataclass(slots=True)
+class _Mapping:
+    """A public port and the inside port that it serves."""
 
-Key = tuple[bool, int, int]  # stream, port inside, port outside
+    inside: int
+    public: int
+    flows: set[Flow] = field(default_factory=set)
 
 
 class Nat:
-    """One box. True means the packet goes on; False, that it dies here (and is answered, if the kind answers)."""
+    """One box. What passes comes back translated; None, or a refusal to be answered, if it dies here."""
 
-    __slots__ = ("_kind", "_tracks", "answers", "public")
+    __slots__ = (
+        "_blocked", "_by_inside", "_by_public", "_counted", "_dice", "_foreign_at", "_kind", "_known", "_sessions",
+        "gateway", "public",
+    )  # fmt: skip
 
-    def __init__(self, kind: Kind, public: str) -> None:
-        self._kind, self.public, self.answers = kind, public, kind.answers
-        self._tracks: dict[Key, _Track] = {}
+    def __init__(self, kind: Kind, public: str, *, gateway: str = "", dice: random.Random | None = None) -> None:
+        self._kind, self.public, self.gateway = kind, public, gateway or public
+        self._dice = dice or random.Random(0)
+        self._sessions: dict[Flow, _Session] = {}
+        self._by_inside: dict[Key, _Mapping] = {}
+        self._by_public: dict[Key, _Mapping] = {}
+        self._known: dict[Flow, float] = {}  # public flows whose packets are no strays, until
+        self._blocked: dict[str, float] = {}
+        self._counted = 0  # ports that a sequential box has given away
+        self._foreign_at = -1.0  # when neighbours will have taken the next
 
-    def outbound(self, packet: Carried, now: float) -> bool:
-        """A packet from the host."""
-        if self._kind.tracking is Tracking.NOTHING:
-            return True
-        key = (isinstance(packet, Segment), packet.src, packet.dst)
-        track = self._get(key, now)
-        if self._kind.tracking is Tracking.HOLES:
-            track = self._tracks.setdefault(key, _Track())
-            track.expires = now + _HOLE_S
-            return True
-        if isinstance(packet, Datagram):
-            track = self._tracks.setdefault(key, _Track())
-            track.expires = now + (_UDP_STREAM_S if track.replied else _UDP_UNREPLIED_S)
-            return True
-        if track is None:
-            return self._new(key, packet, now)
-        return self._follow(key, track, packet, now, reply=False)
-
-    def inbound(self, packet: Packet, now: float) -> bool:
-        """A packet for the host, or an ICMP error about one of its own."""
-        if self._kind.tracking is Tracking.NOTHING:
-            return True
-        if isinstance(packet, IcmpError):
-            key = (isinstance(packet.quoted, Segment), packet.quoted.src, packet.quoted.dst)
-            return self._kind.tracking is Tracking.CONNTRACK and self._get(key, now) is not None
+    def outbound(self, packet: Carried, now: float, remote: str = "") -> Carried | None:
+        """A packet from inside to this address."""
+        kind = self._kind
+        if kind.tracking is Tracking.NOTHING:
+            return packet
         stream = isinstance(packet, Segment)
-        key = (stream, packet.dst, packet.src)
-        track = self._get(key, now)
-        if self._kind.tracking is Tracking.HOLES:
-            return track is not None
-        if isinstance(packet, Segment) and self._kind.drops_syn and packet.flags & (SYN | ACK | RST | FIN) == SYN:
-            return False
-        if track is None:
-            return False
-        if isinstance(packet, Datagram):
-            track.replied, track.expires = True, now + _UDP_STREAM_S
-            return True
-        return self._follow(key, track, packet, now, reply=True)
-
-    def _get(self, key: Key, now: float) -> _Track | None:
-        track = self._tracks.get(key)
-        if track is not None and track.expires < now:
-            del self._tracks[key]
-            return None
-        return track
-
-    def _new(self, key: Key, segment: Segment, now: float) -> bool:
-        """tcp_new(): a SYN, or with `loose` an ACK, which is then checked no more."""
-        index = _index(segment)
-        if index == _SYN:
-            track = _Track(State.SYN_SENT)
-            track.out.begin(segment)
-            track.out.maxend = track.out.end
-        elif index == _ACK and self._kind.loose:
-            track = _Track(State.ESTABLISHED)
-            track.liberal = True
+        flow = (stream, packet.src, (remote, packet.dst))
+        session = self._session(flow, now)
+        ends = False
+        if session is None:
+            session = self._first(packet)
+            if session is None:
+                return None
+            self._sessions[flow] = session
+            self._refresh(session, now, stream=stream)
+        elif isinstance(packet, Segment) and session.track is not None:
+            fate = conntrack.follow(session.track, packet, reply=session.from_outside, liberal=kind.liberal)
+            if fate is Fate.INVALID:
+                return None
+            if fate is Fate.PASSES:
+                self._refresh(session, now, stream=stream)
+            ends = fate is Fate.ENDS
         else:
-            return False
-        track.expires = now + (_PICKED_UP_S if track.liberal else _LIFE_S[State.SYN_SENT])
-        self._tracks[key] = track
-        return True
+            self._refresh(session, now, stream=stream)
+        mapping = self._mapping(flow, now)
+        self._known[(stream, mapping.public, flow[2])] = now + _KNOWN_S
+        if ends:
+            self._end(flow)
+        return _translated(packet, src=mapping.public)
 
-    def _follow(self, key: Key, track: _Track, segment: Segment, now: float, *, reply: bool) -> bool:
-        """nf_conntrack_tcp_packet()."""
-        index, state = _index(segment), track.state
-        if state not in _NEXT[reply][index]:
-            return False
-        new = _NEXT[reply][index][state]
-        if new is None:
-            track.replied |= reply
-            return True
-        sender, receiver = (track.back, track.out) if reply else (track.out, track.back)
-        if new is State.SYN_SENT2:
-            track.simultaneous = True
-        elif new is State.SYN_RECV and reply and index == _ACK and track.simultaneous:
-            new = State.ESTABLISHED
-        liberal = track.liberal or self._kind.liberal
-        if index == _RST and receiver.maxack is not None:
-            if _before(segment.seq, receiver.maxack) and not liberal:
-                return False
-            if state is State.ESTABLISHED and segment.seq != receiver.maxack:
-                new = state  # the peer may still challenge it
-        if not track.liberal:
-            passes = _in_window(track, sender, receiver, segment, reply=reply)
-            if passes is None and not liberal:
-                track.replied |= reply
-                return True
-            if not passes and not liberal:
-                return False
-        track.state = new
-        if index == _RST and not track.replied:
-            del self._tracks[key]  # nobody had ever answered
-            return True
-        track.replied |= reply
-        if new is not State.SYN_SENT:  # a repeated SYN does not make it live longer
-            unreplied = new is State.ESTABLISHED and not track.replied
-            track.expires = now + (_PICKED_UP_S if unreplied else _LIFE_S[new])
-        return True
-
-
-class State(Enum):
-    """enum tcp_conntrack, the closing half folded into one."""
-
-    SYN_SENT = auto()
-    SYN_SENT2 = auto()
-    SYN_RECV = auto()
-    ESTABLISHED = auto()
-    CLOSING = auto()
-    CLOSE = auto()
-
-
-class _Seen:
-    """struct ip_ct_tcp_state: what one direction has sent. Window 0 means nothing yet."""
-
-    __slots__ = ("end", "maxack", "maxend", "window")
-
-    def __init__(self) -> None:
-        self.end = self.maxend = self.window = 0
-        self.maxack: int | None = None
-
-    def begin(self, segment: Segment) -> None:
-        self.end = self.maxend = segment.end
-        self.window = segment.window or 1
-
-
-class _Track:
-    """struct nf_conn. For UDP and holes only its end matters."""
-
-    __slots__ = ("back", "expires", "liberal", "out", "replied", "simultaneous", "state")
-
-    def __init__(self, state: State = State.ESTABLISHED) -> None:
-        self.state = state
-        self.expires = 0.0
-        self.replied = self.liberal = self.simultaneous = False
-        self.out, self.back = _Seen(), _Seen()
-
-
-_SYN, _SYNACK, _FIN, _ACK, _RST = range(5)
-_S, _2, _R, _E, _W, _C = State
-_NEXT: tuple[tuple[dict[State, State | None], ...], ...] = (
-    # by direction, segment and state: the next state, None for "ignored"; absent is INVALID
-    (  # original direction
-        {_S: _S, _2: _2, _R: None, _E: None, _W: None, _C: _S},
-        {_2: _R, _R: _R},
-        {_R: _W, _E: _W, _W: _W, _C: _C},
-        {_R: _E, _E: _E, _W: _W, _C: _C},
-        dict.fromkeys(State, _C),
-    ),
-    (  # reply direction
-        {_S: _2, _2: _2},
-        {_S: _R, _2: _R, _R: None, _E: None, _W: None, _C: None},
-        {_R: _W, _E: _W, _W: _W, _C: _C},
-        {_S: None, _2: None, _R: _R, _E: _E, _W: _W, _C: _C},
-        dict.fromkeys(State, _C),
-    ),
-)  # fmt: skip
-_LIFE_S = {_S: 120.0, _2: 120.0, _R: 60.0, _E: 432_000.0, _W: 120.0, _C: 10.0}
-
-
-def _index(segment: Segment) -> int:
-    flags = segment.flags
-    if flags & RST:
-        return _RST
-    if flags & SYN:
-        return _SYNACK if flags & ACK else _SYN
-    return _FIN if flags & FIN else _ACK
-
-
-def _in_window(track: _Track, sender: _Seen, receiver: _Seen, segment: Segment, *, reply: bool) -> bool | None:
-    """tcp_in_window(): True passes, False is INVALID, None passes without leaving a trace."""
-    flags, seq, end, window = segment.flags, segment.seq, segment.end, segment.window
-    if sender.window == 0:
-        sender.begin(segment)
-        if flags & (SYN | ACK) == SYN:
-            return True
-        if not flags & SYN:
-            sender.maxend = (end + sender.window) & SEQ_MASK
-            if receiver.window == 0:
-                receiver.end = receiver.maxend = segment.ack
-            elif segment.ack == (receiver.end + 1) & SEQ_MASK:
-                receiver.end = segment.ack
-    elif flags & SYN and _before(sender.end, end) and track.state in (State.SYN_SENT, State.SYN_RECV):
-        sender.begin(segment)
-        if reply and not flags & ACK:
-            return True
-    ack = segment.ack if flags & ACK and not (flags & RST and segment.ack == 0) else receiver.end
-    if flags & RST and seq == 0 and track.state is State.SYN_SENT:
-        seq = end = sender.end
-
-    in_receive_window = not receiver.window or _before((sender.end - receiver.window - 1) & SEQ_MASK, end)
-    if not _before(seq, (sender.maxend + 1) & SEQ_MASK):
-        overshot = (end - sender.maxend + 1) & SEQ_MASK
-        if in_receive_window and overshot <= receiver.window and _before(ack, (receiver.end + 1) & SEQ_MASK):
-            sender.end = end
+    def inbound(self, packet: Packet, now: float, remote: str = "") -> Packet | Refused | None:
+        """A packet from this address to the public one, or an ICMP error about one that went there."""
+        kind = self._kind
+        if kind.tracking is Tracking.NOTHING:
+            return packet
+        sender = packet.sender if isinstance(packet, IcmpError) else remote
+        if self._blocked.get(sender, now) > now:
+            self._blocked[sender] = now + kind.timers.block
             return None
-        return False
-    if not in_receive_window:
+        if isinstance(packet, IcmpError):
+            return self._error(packet, now, remote)
+        resets = isinstance(packet, Segment) and packet.flags & RST != 0
+        if resets and kind.rst is Ending.SWALLOWED:
+            return None
+        if isinstance(packet, Segment) and kind.drops_syn and packet.flags & _TYPE == SYN:
+            return None
+        stream, there = isinstance(packet, Segment), (remote, packet.src)
+        mapping = self._by_public.get(self._key((stream, packet.dst, there)))
+        flow = (stream, mapping.inside if mapping else 0, there)
+        session = self._session(flow, now) if mapping else None
+        if mapping is None or (session is None and not self._lets_in(flow, mapping, now)):
+            return self._stray(packet, now, remote)
+        passed = _translated(packet, dst=mapping.inside)
+        if isinstance(packet, Datagram) or kind.tracking is Tracking.HOLES:
+            if session is not None:
+                session.replied = True
+                if kind.tracking is Tracking.CONNTRACK or kind.timers.refreshed_from_outside:
+                    self._refresh(session, now, stream=stream)
+        elif not self._tracked(flow, session, packet, now):
+            return self._stray(packet, now, remote)
+        if resets and kind.rst is Ending.KILLS:
+            self._kill(mapping)
+        return passed
+
+    def still_waits(self, packet: Segment, now: float, remote: str = "") -> bool:
+        """Whether a SYN that was held has met none from inside."""
+        mapping = self._by_public.get(self._key((True, packet.dst, (remote, packet.src))))
+        return mapping is None or self._session((True, mapping.inside, (remote, packet.src)), now) is None
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    def _session(self, flow: Flow, now: float) -> _Session | None:
+        session = self._sessions.get(flow)
+        if session is not None and session.expires < now:
+            self._end(flow)
+            return None
+        return session
+
+    def _first(self, packet: Carried, *, from_outside: bool = False) -> _Session | None:
+        """What this packet begins."""
+        if isinstance(packet, Datagram):
+            return _Session()
+        pickup = self._kind.pickup
+        if self._kind.tracking is Tracking.CONNTRACK:
+            track = conntrack.begin(packet, loose=pickup is not Pickup.SYN)
+            return _Session(track=track, from_outside=from_outside) if track else None
+        begins = packet.flags & _TYPE == SYN or (pickup is Pickup.SYN_OR_ACK and packet.flags & _TYPE == ACK)
+        return _Session() if begins or pickup is Pickup.ANYTHING else None
+
+    def _refresh(self, session: _Session, now: float, *, stream: bool) -> None:
+        timers = self._kind.timers
+        if session.track is not None:
+            life_s = timers.of(session.track)
+        elif self._kind.tracking is Tracking.HOLES:
+            life_s = timers.hole_tcp if stream else timers.hole_udp
+        else:
+            life_s = timers.udp_stream if session.replied else timers.udp_unreplied
+        session.expires = now + life_s
+
+    def _tracked(self, flow: Flow, session: _Session | None, segment: Segment, now: float) -> bool:
+        """Conntrack's opinion of a segment from outside; False is INVALID."""
+        if session is None:
+            session = self._first(segment, from_outside=True)
+            if session is None:
+                return False
+            self._sessions[flow] = session
+            self._mapping(flow, now)
+            self._refresh(session, now, stream=True)
+            return True
+        assert session.track is not None
+        if self._kind.rst is Ending.KEEPS and segment.flags & RST:
+            return True
+        fate = conntrack.follow(session.track, segment, reply=not session.from_outside, liberal=self._kind.liberal)
+        if fate is Fate.PASSES:
+            self._refresh(session, now, stream=True)
+        elif fate is Fate.ENDS:
+            self._end(flow)
+        return fate is not Fate.INVALID
+
+    def _end(self, flow: Flow) -> None:
+        """The session is over, and its mapping if that serves no other."""
+        self._sessions.pop(flow, None)
+        mapping = self._by_inside.get(self._key(flow))
+        if mapping is not None:
+            mapping.flows.discard(flow)
+            if not mapping.flows:
+                del self._by_inside[self._key(flow)]
+                del self._by_public[self._key((flow[0], mapping.public, flow[2]))]
+
+    def _kill(self, mapping: _Mapping) -> None:
+        for flow in list(mapping.flows):
+            self._end(flow)
+
+    # -- mapping and filtering -----------------------------------------------------------------------------------
+
+    def _axes(self, stream: bool) -> Axes:
+        return self._kind.tcp if stream else self._kind.udp
+
+    def _key(self, flow: Flow) -> Key:
+        stream, port, remote = flow
+        return stream, port, _minded(remote, self._axes(stream).mapping)
+
+    def _mapping(self, flow: Flow, now: float) -> _Mapping:
+        key = self._key(flow)
+        mapping = self._by_inside.get(key)
+        if mapping is not None and flow not in mapping.flows:
+            for other in list(mapping.flows):
+                self._session(other, now)  # what has expired goes, and the mapping with the last of it
+            mapping = self._by_inside.get(key)
+        if mapping is None:
+            mapping = _Mapping(flow[1], self._draw(flow, now))
+            self._by_inside[key] = mapping
+            self._by_public[self._key((flow[0], mapping.public, flow[2]))] = mapping
+        mapping.flows.add(flow)
+        return mapping
+
+    def _lets_in(self, flow: Flow, mapping: _Mapping, now: float) -> bool:
+        """Whether filtering lets a stranger speak to the mapping."""
+        filtering = self._axes(flow[0]).filtering
+        wanted = _minded(flow[2], filtering)
+        live = [other for other in list(mapping.flows) if self._session(other, now) is not None]
+        return any(_minded(other[2], filtering) == wanted for other in live)
+
+    def _draw(self, flow: Flow, now: float) -> int:
+        """The public port of a new mapping."""
+        ports = self._axes(flow[0]).ports
+        if ports is Ports.PRESERVED:
+            return flow[1]
+        while True:
+            port = self._dice.randrange(1024, 65536) if ports is Ports.RANDOM else self._count(now)
+            if self._key((flow[0], port, flow[2])) not in self._by_public:
+                return port
+
+    def _count(self, now: float) -> int:
+        """The next port after those that neighbours took meanwhile: Poisson, as real load is over a second or so."""
+        if rate := self._kind.foreign:
+            if self._foreign_at < 0:
+                self._foreign_at = now + self._dice.expovariate(rate)
+            while self._foreign_at <= now:
+                self._counted += 1
+                self._foreign_at += self._dice.expovariate(rate)
+        order = pages.order(self._kind.step)
+        port = order[self._counted % len(order)]
+        self._counted += 1
+        return port
+
+    # -- what comes unasked --------------------------------------------------------------------------------------
+
+    def _stray(self, packet: Carried, now: float, remote: str) -> Refused | None:
+        known = self._known.get((isinstance(packet, Segment), packet.dst, (remote, packet.src)), now) > now
+        match self._kind.stray:
+            case Stray.REFUSED:
+                return Refused(0.0)
+            case Stray.HELD if isinstance(packet, Segment) and packet.flags & _TYPE == SYN:
+                return Refused(_PATIENCE_S)
+            case Stray.BLOCKS if not known:
+                self._blocked[remote] = now + self._kind.timers.block
         return None
-    if not _before(ack, (receiver.end + 1) & SEQ_MASK):
-        return False
-    if not _before((receiver.end - max(sender.window, 66000) - 1) & SEQ_MASK, ack):
-        return None
 
-    sender.window = max(sender.window, window)
-    if _before(sender.end, end):
-        sender.end = end
-    if flags & ACK and (sender.maxack is None or _before(sender.maxack, ack)):
-        sender.maxack = ack
-    if receiver.window and _before(sender.maxend, end):
-        receiver.window += (end - sender.maxend) & SEQ_MASK
-    if _before((receiver.maxend - 1) & SEQ_MASK, (ack + window) & SEQ_MASK):
-        receiver.maxend = (ack + max(window, 1)) & SEQ_MASK
-    return True
+    def _error(self, error: IcmpError, now: float, remote: str) -> IcmpError | None:
+        quoted = error.quoted
+        stream, there = isinstance(quoted, Segment), (remote, quoted.dst)
+        mapping = self._by_public.get(self._key((stream, quoted.src, there)))
+        if mapping is None or self._kind.icmp is Ending.SWALLOWED:
+            return None
+        if self._session((stream, mapping.inside, there), now) is None:
+            return None
+        if self._kind.icmp is Ending.KILLS:
+            self._kill(mapping)
+        return IcmpError(error.type, error.code, error.sender, _translated(quoted, src=mapping.inside))
 
 
-def _before(one: int, other: int) -> bool:
-    """Sequence number arithmetic modulo 2^32: `one` lies before `other`."""
-    return (one - other) & SEQ_MASK > SEQ_MASK >> 1
+def _minded(remote: Remote, by: By) -> Remote:
+    """As much of the remote endpoint as counts."""
+    match by:
+        case By.NOTHING:
+            return ("", 0)
+        case By.ADDRESS:
+            return (remote[0], 0)
+        case By.ADDRESS_AND_PORT:
+            return remote
+
+
+def _translated(packet: Carried, *, src: int | None = None, dst: int | None = None) -> Carried:
+    """The packet with other ports; itself where they are the same."""
+    src, dst = packet.src if src is None else src, packet.dst if dst is None else dst
+    if (src, dst) == (packet.src, packet.dst):
+        return packet
+    if isinstance(packet, Datagram):
+        return Datagram(src, dst, packet.data, packet.ttl)
+    return Segment(src, dst, packet.flags, packet.seq, packet.ack, packet.window, packet.ttl, packet.length)

@@ -4,21 +4,21 @@ It refuses to know what a NAT or a host does with a packet, and never looks at a
     host a - NAT a - r1 - r2 - r3 - NAT b - host b
 
 As in the kernel lab half of the delay lies on r1-r2 and half on r2-r3, so a packet of TTL 2 clears its own NAT
-and dies at r1 at once, one of TTL 3 half-way. A hop costs a TTL but no time.
+and dies at r1 at once, one of TTL 3 half-way. A hop costs a TTL but no time. A side may have several NATs in a row,
+each of which costs a TTL more. A packet keeps the TTL it left its host with; boxes count.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from punchd.words.events import ACK, RST, SYN, Flags
 
 FIN, PSH = int(Flags.FIN), int(Flags.PSH)
-FAR_NAT = 5  # which router on its way a packet meets, counted from its sender's own NAT
 EVENTS_MAX = 20_000  # a lively attempt has a few hundred
 SEQ_MASK = 0xFFFFFFFF
 TIME_EXCEEDED = 11
@@ -71,6 +71,13 @@ Packet = Segment | Datagram | IcmpError
 Carried = Segment | Datagram
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A NAT's word on a packet that is to be answered: at once, TCP with RST; or after a time, with an error."""
+
+    after_s: float
+
+
 class Clock:
     """Virtual time: what was asked for is called in order of time, and of asking where times are equal."""
 
@@ -90,11 +97,9 @@ class Clock:
         """Let time pass while `goes_on`, at most until the given time."""
         queue = self._queue
         for _ in range(EVENTS_MAX):
-            if not (queue and goes_on()):
+            if not (queue and goes_on()) or queue[0][0] > until:
                 return
             time, _, call, args = heapq.heappop(queue)
-            if time > until:
-                return
             if time > self.now:
                 self.now = time
             call(*args)
@@ -118,13 +123,14 @@ class Path:
 
 
 class Box(Protocol):
-    """What the net asks of a NAT."""
+    """What the net asks of a NAT. What comes back of a packet is how it goes on; None: it does not."""
 
+    gateway: str
     public: str
-    answers: bool
 
-    def outbound(self, packet: Carried, now: float) -> bool: ...
-    def inbound(self, packet: Packet, now: float) -> bool: ...
+    def outbound(self, packet: Carried, now: float, remote: str) -> Carried | None: ...
+    def inbound(self, packet: Packet, now: float, remote: str) -> Packet | Refused | None: ...
+    def still_waits(self, packet: Segment, now: float, remote: str) -> bool: ...
 
 
 class Stack(Protocol):
@@ -134,12 +140,18 @@ class Stack(Protocol):
 
 
 class Net:
-    """Carries packets between side 0 and side 1. `sent` counts those that left a NAT."""
+    """Carries packets between side 0 and side 1. `sent` counts those that left a NAT.
 
-    __slots__ = ("_boxes", "_clock", "_dice", "_path", "_stacks", "sent")
+    Each side has its boxes from the host outwards.
+    """
 
-    def __init__(self, clock: Clock, path: Path, dice: random.Random, boxes: tuple[Box, Box]) -> None:
+    __slots__ = ("_boxes", "_clock", "_dice", "_path", "_public", "_stacks", "sent")
+
+    def __init__(
+        self, clock: Clock, path: Path, dice: random.Random, boxes: tuple[Sequence[Box], Sequence[Box]]
+    ) -> None:
         self._clock, self._path, self._dice, self._boxes = clock, path, dice, boxes
+        self._public = (boxes[0][-1].public, boxes[1][-1].public)
         self._stacks: list[Stack] = []
         self.sent = 0
 
@@ -149,19 +161,39 @@ class Net:
 
     def leave(self, side: int, packet: Carried) -> None:
         """A packet of this side's host is on its way."""
-        if packet.ttl < 2:
-            self._complain(side, packet, self._boxes[side].public, 0.0)
-        elif self._boxes[side].outbound(packet, self._clock.now):
-            self.sent += 1
-            died_at = packet.ttl - 2
-            if died_at < len(ROUTERS):
-                self._complain(side, packet, ROUTERS[died_at][side], self._path.delay_s * died_at)
-            else:
-                self._carry(1 - side, packet)
+        self._outwards(side, packet, 0)
 
-    def _complain(self, side: int, packet: Carried, sender: str, after_s: float) -> None:
-        error = IcmpError(TIME_EXCEEDED, 0, sender, packet)
-        self._clock.at(self._clock.now + after_s, self._error_arrives, side, error)
+    def _outwards(self, side: int, packet: Carried, first: int) -> None:
+        """Through this side's boxes, from the first of these on."""
+        boxes = self._boxes[side]
+        for depth in range(first, len(boxes)):
+            if packet.ttl < depth + 2:
+                self._complain(side, depth, packet, boxes[depth].gateway, 0.0)
+                return
+            translated = boxes[depth].outbound(packet, self._clock.now, self._public[1 - side])
+            if translated is None:
+                return
+            packet = translated
+        self.sent += 1
+        died_at = packet.ttl - 1 - len(boxes)
+        if died_at < len(ROUTERS):
+            self._complain(side, len(boxes), packet, ROUTERS[died_at][side], self._path.delay_s * died_at)
+        else:
+            self._carry(1 - side, packet)
+
+    def _complain(
+        self,
+        side: int,
+        depth: int,
+        packet: Carried,
+        sender: str,
+        after_s: float,
+        type: int = TIME_EXCEEDED,
+        code: int = 0,
+    ) -> None:
+        """An ICMP error for this side's host, which has so many boxes to pass on its way."""
+        error = IcmpError(type, code, sender, packet)
+        self._clock.at(self._clock.now + after_s, self._error_arrives, side, depth, error)
 
     def _carry(self, to: int, packet: Carried) -> None:
         path, dice = self._path, self._dice
@@ -177,30 +209,55 @@ class Net:
             arrival += late_s
         self._clock.at(arrival, self._arrive, to, packet)
 
-    def _arrive(self, to: int, packet: Carried) -> None:
-        box = self._boxes[to]
-        if not box.inbound(packet, self._clock.now):
-            if box.answers:
-                self._answer(to, packet, box.public)
-        elif packet.ttl <= FAR_NAT:
-            self._complain(1 - to, packet, box.public, self._path.delay_s)
-        else:
-            self._stacks[to].receive(packet, packet.ttl - FAR_NAT)
+    def _arrive(self, to: int, carried: Carried) -> None:
+        now, side, packet = self._clock.now, 1 - to, carried
+        near, far = self._boxes[side], self._boxes[to]
+        ttl = carried.ttl - len(near) - len(ROUTERS)
+        for depth in reversed(range(len(far))):
+            box = far[depth]
+            translated = box.inbound(packet, now, self._public[side])
+            if isinstance(translated, Refused):
+                if translated.after_s:
+                    self._clock.at(now + translated.after_s, self._refuse_late, to, box, packet, carried)
+                else:
+                    self._refuse(to, depth, packet, carried)
+                return
+            if translated is None:
+                return
+            assert not isinstance(translated, IcmpError)
+            packet = translated
+            if ttl < 2:
+                self._complain(side, len(near), carried, box.public, self._path.delay_s)
+                return
+            ttl -= 1
+        self._stacks[to].receive(packet, ttl)
 
-    def _answer(self, at: int, packet: Carried, public: str) -> None:
+    def _refuse(self, at: int, depth: int, packet: Carried, carried: Carried) -> None:
         """The box rejects: TCP with RST, the rest with port unreachable. What answered is not looked at again."""
         if isinstance(packet, Segment):
             reset = refusal(packet)
             if reset is not None:
-                self.sent += 1
-                self._carry(1 - at, reset)
+                reset.ttl = 65 + depth
+                self._outwards(at, reset, depth + 1)
         else:
-            error = IcmpError(UNREACHABLE, PORT_UNREACHABLE, public, packet)
-            self._clock.at(self._clock.now + self._path.delay_s, self._error_arrives, 1 - at, error)
+            self._unreachable(at, self._boxes[at][depth], carried)
 
-    def _error_arrives(self, side: int, error: IcmpError) -> None:
-        if error.quoted.ttl < 2 or self._boxes[side].inbound(error, self._clock.now):
-            self._stacks[side].receive(error, 0)
+    def _refuse_late(self, at: int, box: Box, packet: Segment, carried: Segment) -> None:
+        if box.still_waits(packet, self._clock.now, self._public[1 - at]):
+            self._unreachable(at, box, carried)
+
+    def _unreachable(self, at: int, box: Box, carried: Carried) -> None:
+        side = 1 - at
+        depth = len(self._boxes[side])
+        self._complain(side, depth, carried, box.public, self._path.delay_s, UNREACHABLE, PORT_UNREACHABLE)
+
+    def _error_arrives(self, side: int, depth: int, error: IcmpError) -> None:
+        for box in reversed(self._boxes[side][:depth]):
+            translated = box.inbound(error, self._clock.now, self._public[1 - side])
+            if not isinstance(translated, IcmpError):
+                return
+            error = translated
+        self._stacks[side].receive(error, 0)
 
 
 def refusal(segment: Segment) -> Segment | None:

@@ -26,6 +26,7 @@ _FOLDER = Path("/run/netns")
 _NAME = re.compile(r"pd(\d+)-([0-9a-f]+)-[0-9a-f]{4}-[\w-]+")
 _CLONE_NEWNET = 0x40000000
 _TERM_PATIENCE_S = 3.0
+_LINE_LEN = 500
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -108,7 +109,8 @@ class Namespace:
 
     def say(self, command: Sequence[str], stdin: str = "") -> None:
         if self._echo:
-            here = f" <<'END'\n{stdin.rstrip()}\nEND" if stdin else ""
+            text = "\n".join(map(_short, stdin.rstrip().splitlines()))
+            here = f" <<'END'\n{text}\nEND" if stdin else ""
             self._echo(shlex.join(command) + here)
 
     def stop_children(self) -> None:
@@ -191,6 +193,11 @@ def _finish(command: Sequence[str], stdin: str, *, check: bool, timeout_s: float
     if check and done.returncode != 0:
         raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _short(line: str) -> str:
+    """A line of thousands of elements would bury the others."""
+    return line if len(line) <= _LINE_LEN else f"{line[:_LINE_LEN]} ... ({len(line)} characters)"
 
 
 def _setns(fd: int) -> None:

@@ -1,36 +1,73 @@
 """Reads the kinds' pages: kinds/<kind>.nft, one readable nftables file per kind of NAT.
 
-It refuses to load them anywhere; topology.py does. A page's `# sysctl KEY=VALUE` lines are part of the kind,
-an included page's lines come first, so the including page has the last word.
+It refuses to load them anywhere; topology.py does. Beside its rules a page may say, in lines of their own:
+
+    # sysctl KEY=VALUE     belongs to the kind; an included page's lines come first, the including page's win
+    # parameter NAME=VALUE is what `kind:NAME=OTHER,...` changes, as in `sequential:step=2,foreign=20`
+    # behind KIND          another box stands between this one and the Internet
+
+`one/other` is any kind behind any other: `linux-reject/linux` is a cgn whose home router answers strays.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "kinds"
 
-# Names that begin with an underscore are pages for hosts.
+# Names that begin with an underscore are pages for hosts, and parts of pages.
 KINDS = tuple(sorted(page.stem for page in FOLDER.glob("[!_]*.nft")))
 
 # Kinds without translation: the host itself bears the public address.
 BARE = frozenset({"open", "firewall"})
 
+MOST_LAYERS = 3
+
+# What a `sequential` box has to give away.
+_FIRST_PORT, _PORTS = 32768, 16384
+
 _SYSCTL = re.compile(r"^# sysctl ([\w./]+)=(\S+)$", re.MULTILINE)
+_PARAMETER = re.compile(r"^# parameter (\w+)=(\S+)$", re.MULTILINE)
+_BEHIND = re.compile(r"^# behind ([\w-]+)$", re.MULTILINE)
 _INCLUDE = re.compile(r'^include "([\w.-]+)"$', re.MULTILINE)
 
 
-def check(kind: str) -> str:
-    """The kind's own name back, or a ValueError that lists those there are."""
-    if kind not in KINDS:
-        raise ValueError(f"no kind {kind!r}; there are: {', '.join(KINDS)}")
-    return kind
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One kind of box with its parameters."""
+
+    kind: str
+    parameters: Mapping[str, int]
+
+
+def check(text: str) -> str:
+    """The kind as it was given, or a ValueError that says what is wrong with it."""
+    boxes(text)
+    return text
+
+
+def boxes(text: str) -> tuple[Box, ...]:
+    """What stands between a host and the Internet, from the host outwards."""
+    found = [box for layer in text.split("/") for box in _layer(layer)]
+    if len(found) > 1 and BARE & {box.kind for box in found}:
+        raise ValueError(f"kind {text!r}: {' and '.join(sorted(BARE))} stand alone")
+    if len(found) > MOST_LAYERS:
+        raise ValueError(f"kind {text!r} has {len(found)} layers; the lab has room for {MOST_LAYERS}")
+    return tuple(found)
 
 
 def summary(kind: str) -> str:
     """What the kind is, in the words of its page's first line."""
     return _text(kind).partition("\n")[0].removeprefix(f"# {kind} - ")
+
+
+def parameters(kind: str) -> dict[str, int]:
+    """What can be set, and to what it is unless it is."""
+    return {name: int(value) for name, value in _PARAMETER.findall(_text(kind))}
 
 
 def sysctls(kind: str) -> dict[str, str]:
@@ -42,10 +79,41 @@ def sysctls(kind: str) -> dict[str, str]:
     return found | dict(_SYSCTL.findall(text))
 
 
-def rules(kind: str, variables: dict[str, str]) -> str:
+def rules(kind: str, variables: Mapping[str, str]) -> str:
     """The page as `nft -f -` wants it: the variables defined on top."""
     defines = "".join(f"define {name} = {value}\n" for name, value in variables.items())
     return f'{defines}include "{FOLDER / kind}.nft"\n'
+
+
+def ports(step: int) -> str:
+    """The ports of a `sequential` box as the map that its page wants."""
+    return f"{{ {', '.join(f'{n} : {port}' for n, port in enumerate(order(step)))} }}"
+
+
+@cache
+def order(step: int) -> tuple[int, ...]:
+    """The ports of a `sequential` box, one connection after the other: each once in a round, whatever the step."""
+    offsets = [offset for turn in range(abs(step)) for offset in range(turn, _PORTS, abs(step))]
+    return tuple(_FIRST_PORT + (offset if step > 0 else _PORTS - 1 - offset) for offset in offsets)
+
+
+def _layer(text: str) -> tuple[Box, ...]:
+    kind, _, settings = text.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"no kind {kind!r}; there are: {', '.join(KINDS)}")
+    known = parameters(kind)
+    given = {}
+    for setting in filter(None, settings.split(",")):
+        name, _, value = setting.partition("=")
+        if name not in known:
+            raise ValueError(f"kind {kind!r} has no parameter {name!r}; it has: {', '.join(known) or 'none'}")
+        if not re.fullmatch(r"-?\d{1,5}", value):
+            raise ValueError(f"kind {kind!r}: {name} is a whole number, not {value!r}")
+        given[name] = int(value)
+    if given.get("step") == 0 or given.get("foreign", 0) < 0:
+        raise ValueError(f"kind {kind!r}: {settings} makes no sense")
+    behind = _BEHIND.search(_text(kind))
+    return (Box(kind, known | given), *(_layer(behind[1]) if behind else ()))
 
 
 def _text(kind: str) -> str:

@@ -8,8 +8,9 @@ ends, and it touches nothing outside the namespaces it made.
                                             |
                                             s 192.0.2.10
 
-A packet of TTL 2 from host a clears NAT a and dies at r1. Kinds without translation keep their box, as a
-plain router or filter, but the host behind it bears the public address itself. Delay and loss sit on r1-r2
+A packet of TTL 2 from host a clears NAT a and dies at r1. A kind of several layers has more boxes between NAT a
+and r1, with 100.64/10 between them, and then it takes a TTL more for each. Kinds without translation keep their
+box, as a plain router or filter, but the host behind it bears the public address itself. Delay and loss sit on r1-r2
 and r2-r3, half on each, so that a - b, and a - s - b, are one `delay_ms` long.
 """
 
@@ -18,14 +19,16 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from . import pages
+from . import neighbours, pages
 from .delayline import Impairment, start_line
 from .namespace import Echo, Namespace, batch, new_prefix, remove, show
 
@@ -50,14 +53,15 @@ _ROUTER_SYSCTLS = _SYSCTLS | {
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
-    """The addresses on one side of the map."""
+    """The addresses on one side of the map, from the host outwards: of each cable its inner and its outer end."""
 
-    host: str
-    inside: str
-    outside: str
-    router: str
+    cables: tuple[tuple[str, str], ...]
     public: str
     routed: str | None = None  # the subnet behind a box that does not translate
+
+    @property
+    def host(self) -> str:
+        return self.cables[0][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +73,15 @@ class _End:
     address: str
 
 
-def _edge(kind: str, *, number: int, public: str) -> _Edge:
-    if kind in pages.BARE:
-        return _Edge(
-            host=f"{public}.2/25",
-            inside=f"{public}.1/25",
-            outside=f"{public}.130/25",
-            router=f"{public}.129/25",
-            public=f"{public}.2",
-            routed=f"{public}.0/25",
-        )
-    return _Edge(
-        host=f"10.0.{number}.2/24",
-        inside=f"10.0.{number}.1/24",
-        outside=f"{public}.2/24",
-        router=f"{public}.1/24",
-        public=f"{public}.2",
-    )
+def _edge(boxes: Sequence[pages.Box], *, number: int, public: str) -> _Edge:
+    if boxes[0].kind in pages.BARE:
+        cables = ((f"{public}.2/25", f"{public}.1/25"), (f"{public}.130/25", f"{public}.129/25"))
+        return _Edge(cables, f"{public}.2", routed=f"{public}.0/25")
+    home = f"10.0.{number}"
+    carrier = [f"100.{64 + layer}.{number}" for layer in range(len(boxes) - 1)]
+    subnets = [home, *carrier, public]
+    # the outer end is the gateway, .1; within the home and the carrier's net it is the next box
+    return _Edge(tuple((f"{subnet}.2/24", f"{subnet}.1/24") for subnet in subnets), f"{public}.2")
 
 
 class Lab:
@@ -112,25 +108,47 @@ class Lab:
         )
         self._seed, self._pcap_dir, self._echo = seed, pcap_dir, echo
         self._hosts_conntrack = hosts_conntrack
-        self._edge_a = _edge(self.kind_a, number=1, public="203.0.113")
-        self._edge_b = _edge(self.kind_b, number=2, public="198.51.100")
+        kinds_a, kinds_b = pages.boxes(kind_a), pages.boxes(kind_b)
+        self._edge_a = _edge(kinds_a, number=1, public="203.0.113")
+        self._edge_b = _edge(kinds_b, number=2, public="198.51.100")
         self._lines: dict[str, list[str]] = {}
         self._old_handler: Callable[[int, FrameType | None], Any] | int | None = None
         self.prefix = new_prefix()
         self.public_a, self.public_b = self._edge_a.public, self._edge_b.public
         self.a = self._namespace("a", self._edge_a.host)
-        self.nat_a = self._namespace("nat-a", self._edge_a.outside)
+        self._boxes_a = self._boxes("a", kinds_a, self._edge_a)
         self.r1 = self._namespace("r1", "198.18.12.1")
         self.r2 = self._namespace("r2", "198.18.12.2")
         self.r3 = self._namespace("r3", "198.18.23.3")
-        self.nat_b = self._namespace("nat-b", self._edge_b.outside)
+        self._boxes_b = self._boxes("b", kinds_b, self._edge_b)
         self.b = self._namespace("b", self._edge_b.host)
         self.server = self._namespace("s", SERVER)
         self._line = self._namespace("line", "") if self.impairment else None
 
     @property
+    def nats_a(self) -> tuple[Namespace, ...]:
+        """Side a's boxes, from the host outwards."""
+        return tuple(self._boxes_a)
+
+    @property
+    def nats_b(self) -> tuple[Namespace, ...]:
+        """Side b's boxes, from the host outwards."""
+        return tuple(self._boxes_b)
+
+    @property
+    def nat_a(self) -> Namespace:
+        """Host a's own box."""
+        return self.nats_a[0]
+
+    @property
+    def nat_b(self) -> Namespace:
+        """Host b's own box."""
+        return self.nats_b[0]
+
+    @property
     def namespaces(self) -> tuple[Namespace, ...]:
-        places = (self.a, self.nat_a, self.r1, self.r2, self.r3, self.nat_b, self.b, self.server)
+        routers = (self.r1, self.r2, self.r3)
+        places = (self.a, *self.nats_a, *routers, *reversed(self.nats_b), self.b, self.server)
         return (*places, self._line) if self._line else places
 
     def __enter__(self) -> Lab:
@@ -150,6 +168,13 @@ class Lab:
     def _namespace(self, role: str, address: str) -> Namespace:
         return Namespace(self.prefix + role, _bare(address), echo=self._echo)
 
+    def _boxes(self, side: str, kinds: Sequence[pages.Box], edge: _Edge) -> dict[Namespace, pages.Box]:
+        names = [f"nat-{side}", f"cgn-{side}", f"cgn-{side}2"]
+        return {
+            self._namespace(name, cable[0]): kind
+            for name, cable, kind in zip(names, edge.cables[1:], kinds, strict=False)
+        }
+
     def _build(self) -> None:
         self._draw()
         batch(
@@ -163,8 +188,9 @@ class Lab:
                 place.sysctl(key, value)
         for name, lines in self._lines.items():
             batch(lines, inside=name, echo=self._echo)
-        self._load(self.nat_a, self.kind_a, self._edge_a)
-        self._load(self.nat_b, self.kind_b, self._edge_b)
+        for boxes, edge in ((self._boxes_a, self._edge_a), (self._boxes_b, self._edge_b)):
+            for (nat, box), cables in zip(boxes.items(), pairwise(edge.cables), strict=True):
+                self._load(nat, box, host=_bare(cables[0][0]), public=_bare(cables[1][0]))
         if self._hosts_conntrack:
             for host in (self.a, self.b):
                 host.sysctl("net.netfilter.nf_conntrack_tcp_loose", "1")
@@ -182,16 +208,19 @@ class Lab:
     def _draw(self) -> None:
         """Put down each `ip` line under the namespace it runs in; '' is here."""
         self._lines = {"": [], **{place.name: ["link set lo up"] for place in self.namespaces}}
-        for host, nat, router, edge in (
-            (self.a, self.nat_a, self.r1, self._edge_a),
-            (self.b, self.nat_b, self.r3, self._edge_b),
+        for host, nats, router, edge in (
+            (self.a, self.nats_a, self.r1, self._edge_a),
+            (self.b, self.nats_b, self.r3, self._edge_b),
         ):
-            self._wire(_End(host, "eth0", edge.host), _End(nat, "inside", edge.inside))
-            self._wire(_End(nat, "outside", edge.outside), _End(router, "nat", edge.router))
-            self._route(host, "default", edge.inside)
-            self._route(nat, "default", edge.router)
+            places = (host, *nats, router)
+            for (near, far), (near_address, far_address) in zip(pairwise(places), edge.cables, strict=True):
+                near_interface = "eth0" if near is host else "outside"
+                far_interface = "nat" if far is router else "inside"
+                self._wire(_End(near, near_interface, near_address), _End(far, far_interface, far_address))
+                self._route(near, "default", far_address)
             if edge.routed:
-                self._route(router, edge.routed, edge.outside)
+                self._route(router, edge.routed, edge.cables[-1][0])
+            self._lines[router.name].append(f"route add blackhole {neighbours.NOWHERE}")
         r1, r2, r3 = self.r1, self.r2, self.r3
         self._wire(_End(r1, "r2", "198.18.12.1/24"), _End(r2, "r1", "198.18.12.2/24"), line=True)
         self._wire(_End(r2, "r3", "198.18.23.2/24"), _End(r3, "r2", "198.18.23.3/24"), line=True)
@@ -231,16 +260,15 @@ class Lab:
     def _route(self, place: Namespace, subnet: str, gateway: str) -> None:
         self._lines[place.name].append(f"route add {subnet} via {_bare(gateway)}")
 
-    def _load(self, nat: Namespace, kind: str, edge: _Edge) -> None:
-        for key, value in pages.sysctls(kind).items():
+    def _load(self, nat: Namespace, box: pages.Box, *, host: str, public: str) -> None:
+        for key, value in pages.sysctls(box.kind).items():
             nat.sysctl(key, value)
-        variables = {
-            "inside": '"inside"',
-            "outside": '"outside"',
-            "host": _bare(edge.host),
-            "public": edge.public,
-        }
-        nat.nft(pages.rules(kind, variables))
+        variables = {"inside": '"inside"', "outside": '"outside"', "host": host, "public": public}
+        if "step" in box.parameters:
+            variables["ports"] = pages.ports(box.parameters["step"])
+        nat.nft(pages.rules(box.kind, variables))
+        if foreign := box.parameters.get("foreign"):
+            nat.popen([sys.executable, "-m", "punchd.lab.neighbours", str(foreign), str(self._seed)])
 
     def _capture(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

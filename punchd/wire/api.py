@@ -11,20 +11,23 @@ import json
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 from msgspec import Meta, Struct
 
 from punchd.words.errors import Code, RequestError
 from punchd.words.requests import (
+    ENDPOINT_TIMEOUT_MS,
     ID_MAX_LEN,
     SECRET_MAX_LEN,
     SECRET_MIN_LEN,
+    SERVERS_MAX,
     SIDE_DELAY_MAX_MS,
     TIMEOUT_MAX_MS,
     TIMEOUT_MS,
     Cancel,
+    FindEndpoint,
     Initiate,
     Notify,
     Ping,
@@ -94,6 +97,11 @@ _Techniques = Annotated[
     Meta(description='"auto" or a list of names of techniques'),
 ]
 _Transport = Annotated[Transport, Meta(description='"tcp" or "udp"')]
+_Servers = Annotated[
+    list[str],
+    Meta(max_length=SERVERS_MAX, description=f'a list of up to {SERVERS_MAX} strings like "198.51.100.2:3478"'),
+]
+_Scope = Annotated[Literal["tcp", "udp", "both"], Meta(description='"tcp", "udp" or "both"')]
 _Timeout = Annotated[int, Meta(ge=1, le=TIMEOUT_MAX_MS, description=f"a whole number of ms from 1 to {TIMEOUT_MAX_MS}")]
 _SideDelay = Annotated[
     float, Meta(ge=0, le=SIDE_DELAY_MAX_MS, description=f"a number of ms from 0 to {SIDE_DELAY_MAX_MS}")
@@ -157,6 +165,22 @@ class _Notify(_Line, tag="notify"):
         return Notify(id=_id(self.id), attempt=self.attempt, notification=self.notification)
 
 
+class _Endpoint(_Line, tag="endpoint"):
+    servers: _Servers = msgspec.field(default_factory=list)
+    transport: _Scope = "both"
+    timeout_ms: _Timeout = ENDPOINT_TIMEOUT_MS
+    keep: _Flag = False
+
+    def build(self) -> FindEndpoint:
+        return FindEndpoint(
+            id=_id(self.id),
+            servers=_places("servers", self.servers),
+            transports=tuple(Transport) if self.transport == "both" else (Transport(self.transport),),
+            timeout_ms=self.timeout_ms,
+            keep=self.keep,
+        )
+
+
 class _Cancel(_Line, tag="cancel"):
     attempt: _Id
 
@@ -174,11 +198,12 @@ class _Ping(_Line, tag="ping"):
         return Ping(id=_id(self.id))
 
 
-_AnyLine = _Initiate | _Respond | _Notify | _Cancel | _Status | _Ping
+_AnyLine = _Initiate | _Respond | _Notify | _Endpoint | _Cancel | _Status | _Ping
 _CALLS: dict[str, type[_AnyLine]] = {
     "initiate": _Initiate,
     "respond": _Respond,
     "notify": _Notify,
+    "endpoint": _Endpoint,
     "cancel": _Cancel,
     "status": _Status,
     "ping": _Ping,

@@ -3,11 +3,13 @@ It refuses to choose what is said; it only spells it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
+
+from punchd.words.probing import Finding, Observation
 
 PROTOCOL = 1
 
@@ -76,6 +78,55 @@ def punched(
             elapsed_ms=round(elapsed_ms, 3),
         )
     )
+
+
+def observed(id_: str, seen: Observation) -> bytes:
+    """One server's answer to an `endpoint` request, as it comes in."""
+    return _line({"id": id_, "status": "progress", "stage": "answered", "transport": seen.transport} | _seen(seen))
+
+
+def lost(id_: str, transport: str) -> bytes:
+    """No server confirms a kept mapping any more."""
+    return _line({"id": id_, "status": "progress", "stage": "lost", "transport": transport})
+
+
+def found(id_: str, descriptor: str, host: str, findings: Iterable[Finding], *, kept: bool) -> bytes:
+    """What an `endpoint` request has found: its final line, or while the mapping is kept one that may come again."""
+    status = {"status": "progress", "stage": "found"} if kept else {"status": "ok"}
+    return _line({"id": id_, **status, "descriptor": descriptor, "report": {"host": host} | report(findings)})
+
+
+def report(findings: Iterable[Finding]) -> dict[str, Any]:
+    """Per transport the verdict and, beside it, the raw data it rests on."""
+    return {finding.transport: _verdict(finding) for finding in findings}
+
+
+def _verdict(finding: Finding) -> dict[str, Any]:
+    raw = {
+        "seen": [_seen(seen) | {"at_ms": seen.at_ms} for seen in finding.observations],
+        "silent": [{"server": str(silence.server), "cause": silence.cause} for silence in finding.silences],
+    }
+    face = finding.face
+    if face is None:
+        return raw
+    nat = face.nat
+    local = finding.observations[0].local if finding.observations else face.public
+    return {
+        "public": str(face.public),
+        "local_port": face.local_port,
+        "translated": face.public.address != local.address,
+        "mapping": nat.mapping,
+        "filtering": nat.filtering,
+        "allocation": nat.allocation,
+        "step": nat.step,
+    } | raw
+
+
+def _seen(seen: Observation) -> dict[str, Any]:
+    return {
+        "server": str(seen.server), "local": str(seen.local), "public": str(seen.public),
+        "rtt_ms": seen.rtt_ms,
+    }  # fmt: skip
 
 
 def ok(id_: str, **more: Any) -> bytes:

@@ -45,6 +45,7 @@ class Code(StrEnum):
     NOT_PERMITTED = "not-permitted", Party.CALLER, "start punchd with --group GROUP and join that group"
     TARGET_REFUSED = "target-refused", Party.CALLER, "name a public unicast address of the peer"
     TOO_MANY_ATTEMPTS = "too-many-attempts", Party.CALLER, "wait for open attempts to end, or cancel some"
+    NO_SERVER = "no-server", Party.CALLER, "name servers in the request, or start punchd with --stun ADDRESS[:PORT]"
     ALREADY_RESPONDED = "already-responded", Party.CALLER, "ask the peer for a new notification"
     TIME_UP = "time-up", Party.CALLER, "give a larger timeout_ms, or carry the notification faster"
     CANCELLED = "cancelled", Party.CALLER, "nothing: this was asked for"
@@ -58,6 +59,7 @@ class Code(StrEnum):
     ANSWER_UNACKNOWLEDGED = "answer-unacknowledged", Party.PEER, "try another technique"
     RESET_BY_PEER_SIDE = "reset-by-peer-side", Party.PEER, "try tcp-midstream or udp"
     REFUSED_BY_ICMP = "refused-by-icmp", Party.PEER, "look at the sender of the ICMP error in the cause"
+    NO_ANSWER = "no-answer", Party.PEER, "check the servers named in the cause, or name others"
     # this host
     PORT_TAKEN = "port-taken", Party.HOST, "try again: the next attempt draws other ports"
     SOCKET_LOST = "socket-lost", Party.HOST, "look at the errno in the cause"

@@ -9,6 +9,8 @@ from ipaddress import IPv4Network
 
 TIMEOUT_MS = 10_000
 TIMEOUT_MAX_MS = 600_000
+ENDPOINT_TIMEOUT_MS = 6_000
+SERVERS_MAX = 8
 SIDE_DELAY_MAX_MS = 60_000
 ID_MAX_LEN = 64
 SECRET_MIN_LEN = 16
@@ -74,8 +76,21 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindEndpoint:
+    """Find how this host looks from outside; the call is named `endpoint`."""
+
+    id: str
+    servers: tuple[Place, ...] = ()
+    """STUN servers; empty: as configured."""
+    transports: tuple[Transport, ...] = (Transport.TCP, Transport.UDP)
+    timeout_ms: int = ENDPOINT_TIMEOUT_MS
+    keep: bool = False
+    """Keep the mapping alive until the request is cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """End an open attempt."""
+    """End an open attempt or a kept endpoint."""
 
     id: str
     attempt: str
@@ -95,4 +110,4 @@ class Ping:
     id: str
 
 
-Request = Initiate | Respond | Notify | Cancel | Status | Ping
+Request = Initiate | Respond | Notify | FindEndpoint | Cancel | Status | Ping

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model import World
-from punchd.lab.model_nat import KINDS
+from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_peer import Daemon
 from punchd.words.effects import Effect, HandOver, Resend, Tell
 from punchd.words.events import DeadlinePassed, Event

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from punchd.lab.model import Result, World
-from punchd.lab.model_nat import KINDS
 from punchd.wire.peer import decode_notification, encode_notification
 from punchd.words.notification import Notification
 
@@ -18,6 +17,9 @@ SIMOPEN, MIDSTREAM, SYNI, NUTSS, DIRECT, UDP = (
 )  # fmt: skip
 AUTO = "auto"
 NOTHING, UNACKNOWLEDGED = "nothing-heard", "answer-unacknowledged"
+
+# The kinds of the main job, all of which keep ports; the others are the matrix's matter.
+KINDS = ("open", "firewall", "linux", "linux-reject", "linux-synfilter", "linux-liberal", "untracked")
 
 MUST_CONNECT = {
     ("linux", "linux"): (SIMOPEN, MIDSTREAM, UDP, AUTO),

@@ -1,229 +1,219 @@
-"""The modelled NATs, packet by packet: Linux's table of transitions and its window check as the design's facts say.
-It refuses to punch through them (test_model.py does); the kernel's own are tried in test_kinds.py."""
+"""The modelled NAT's axes, one by one and in mixtures that no kernel kind has, in virtual time.
+
+It refuses to repeat what test_kinds.py and test_kinds_axes.py ask of both halves of the lab.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
+from street_model import TCP, UDP, ModelFlow, ModelStreet
 
-from punchd.lab.model_nat import KINDS, Nat
-from punchd.lab.model_net import FIN, Datagram, IcmpError, Segment, refusal
-from punchd.words.events import ACK, RST, SYN, SYN_ACK
+from punchd.lab.model import World
+from punchd.lab.model_kinds import KINDS, Axes, By, Ending, Kind, Pickup, Ports, Stray, Timers, Tracking, layers
+from punchd.lab.pages import KINDS as PAGES
+from punchd.words.events import ACK, RST, SYN
 
-IN, OUT = 22001, 23001  # the host's port and the peer's
-ISN, PEER = 1_000_000, 9_000_000
-LINUX = ["linux", "linux-reject", "linux-liberal", "firewall"]
-WINDOW = 64240
-
-
-class Box:
-    """A NAT with a flow through it; times in seconds."""
-
-    def __init__(self, kind: str) -> None:
-        self.nat, self.now = Nat(KINDS[kind], "203.0.113.2"), 0.0
-
-    def out(self, flags: int, seq: int = ISN, ack: int = 0, length: int = 0) -> bool:
-        return self.nat.outbound(Segment(IN, OUT, flags, seq, ack, WINDOW, 64, length), self.now)
-
-    def back(self, flags: int, seq: int = PEER, ack: int = 0, length: int = 0) -> bool:
-        return self.nat.inbound(Segment(OUT, IN, flags, seq, ack, WINDOW, 64, length), self.now)
+HOLES = Kind("holes", Tracking.HOLES)
+FIRST = {TCP: SYN, UDP: 0}
+BOTH = pytest.mark.parametrize("protocol", [TCP, UDP])
 
 
-@pytest.mark.parametrize("kind", LINUX)
-def test_an_ordinary_connection_passes(kind: str) -> None:
-    """SYN, SYN-ACK, ACK, data and the end."""
-    box = Box(kind)
-    assert box.out(SYN)
-    assert box.back(SYN_ACK, ack=ISN + 1)
-    assert box.out(ACK, ISN + 1, PEER + 1)
-    assert box.back(ACK, PEER + 1, ISN + 1, length=100)
-    assert box.out(FIN | ACK, ISN + 1, PEER + 101)
-    assert box.back(FIN | ACK, PEER + 101, ISN + 2)
-    assert box.out(ACK, ISN + 2, PEER + 102)
+def of(kind: Kind, **axes: object) -> ModelStreet:
+    """A street behind this kind with other axes."""
+    return ModelStreet.of(replace(kind, **axes))  # type: ignore[arg-type] # names are checked by replace itself
 
 
-@pytest.mark.parametrize("kind", LINUX)
-def test_simultaneous_open_passes(kind: str) -> None:
-    """SYN out, SYN in, then the first SYN's number as SYN-ACK."""
-    box = Box(kind)
-    assert box.out(SYN)
-    assert box.back(SYN)
-    assert box.out(SYN_ACK, ack=PEER + 1)
-    assert box.back(ACK, PEER + 1, ISN + 1)
-    assert box.out(ACK, ISN + 1, PEER + 1)
+def opened(street: ModelStreet, protocol: int = TCP) -> ModelFlow:
+    """A flow whose first packet has left."""
+    flow = street.flow(protocol)
+    assert flow.out(FIRST[protocol]) is not None
+    return flow
 
 
-@pytest.mark.parametrize(("kind", "passes"), [("linux", False), ("linux-liberal", True), ("untracked", True)])
-def test_a_listeners_new_number_is_invalid(kind: str, passes: bool) -> None:
-    """What nutss meets at a default Linux NAT."""
-    box = Box(kind)
-    assert box.out(SYN)
-    assert box.back(SYN)
-    assert passes == box.out(SYN_ACK, ISN + 3_000_000, PEER + 1)
+def test_each_page_has_its_kind_and_no_other() -> None:
+    """A cell must be called the same in both halves."""
+    assert set(PAGES) == set(KINDS)
 
 
-def test_a_number_little_above_slips_through_and_strands_the_rest() -> None:
-    """The half-way state: SYN-ACK passes without a trace, ACKs from inside are INVALID for ever."""
-    box = Box("linux")
-    assert box.out(SYN)
-    assert box.back(SYN)
-    assert box.out(SYN_ACK, ISN + 30_000, PEER + 1)
-    assert box.back(ACK, PEER + 1, ISN + 30_001)
-    assert not box.out(ACK, ISN + 30_001, PEER + 1)
-    assert not box.out(ACK, ISN + 30_001, PEER + 1, length=10)
+@BOTH
+@pytest.mark.parametrize("by", list(By))
+def test_filtering_lets_in_whom_it_minds_not(by: By, protocol: int) -> None:
+    """RFC 4787, section 5: by nothing, by address, by address and port, behind one mapping for all."""
+    axes = Axes(mapping=By.NOTHING, filtering=by)
+    flow = opened(of(HOLES, tcp=axes, udp=axes), protocol)
+    let_in = [each.back(FIRST[protocol]) is not None for each in (flow.other_address(), flow.other_port(), flow)]
+    assert {By.NOTHING: [True] * 3, By.ADDRESS: [False, True, True], By.ADDRESS_AND_PORT: [False, False, True]}[
+        by
+    ] == let_in
 
 
+@pytest.mark.parametrize("by", list(By))
+@pytest.mark.parametrize("ports", [Ports.RANDOM, Ports.SEQUENTIAL])
+def test_mapping_is_a_new_port_for_whom_it_minds(by: By, ports: Ports) -> None:
+    """RFC 4787, section 4.1, with ports that tell mappings apart."""
+    flow = opened(of(KINDS["linux"], udp=Axes(mapping=by, ports=ports)), UDP)
+    others = [flow.other_port(), flow.other_address()]
+    for other in others:
+        other.out()
+    same = [flow.mapped == other.mapped for other in others]
+    expected = {By.NOTHING: [True, True], By.ADDRESS: [True, False], By.ADDRESS_AND_PORT: [False, False]}
+    assert expected[by] == same
+
+
+def test_protocols_have_axes_of_their_own() -> None:
+    """RFC 7857, section 5: a NAT may be a cone for UDP and symmetric for TCP."""
+    street = of(KINDS["random"], udp=Axes(mapping=By.NOTHING, filtering=By.NOTHING))
+    assert opened(street, UDP).other_address().back() is not None
+    flow = opened(street)
+    assert flow.port_a != flow.mapped
+    assert flow.other_address().back(SYN) is None
+
+
+@pytest.mark.parametrize("step", [1, -1, 2, 256, -256])
+def test_sequential_takes_the_kernel_kinds_steps(step: int) -> None:
+    """The same words, the same ports."""
+    street = ModelStreet.of(f"sequential:step={step}")
+    mapped = [opened(street, protocol).mapped for protocol in (TCP, UDP, TCP, UDP)]
+    assert [step] * 3 == [later - earlier for earlier, later in pairwise(mapped)]
+
+
+def test_neighbours_take_ports_at_their_rate() -> None:
+    """The rate that prediction must estimate."""
+    street = ModelStreet.of("sequential:foreign=20")
+    first = opened(street).mapped
+    street.wait(100)
+    assert 1800 < opened(street).mapped - first < 2200
+
+
+def test_random_ports_fill_the_range() -> None:
+    """Birthday arithmetic takes all of 1024 to 65535 as equally likely, as Linux draws them."""
+    street = ModelStreet.of("random")
+    mapped = [opened(street, UDP).mapped for _ in range(400)]
+    assert 1024 <= min(mapped) < 3000
+    assert 63000 < max(mapped) <= 65535
+    assert len(set(mapped)) > 390
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_held_syn_is_answered_after_six_seconds_unless_one_from_inside_comes(late: bool) -> None:
+    """RFC 5382, REQ-4: what a NAT by the book does to simultaneous open's early SYN."""
+    street = of(KINDS["linux"], stray=Stray.HELD)
+    flow = street.flow()
+    assert flow.back(SYN) is None
+    street.wait(3)
+    if not late:
+        assert flow.out(SYN) is not None
+    street.wait(2.5)
+    assert flow.place.far.seen == []
+    street.wait(1)
+    assert late == bool(flow.place.far.seen)
+
+
+def test_held_is_said_of_syns_alone() -> None:
+    """Nothing else could be the beginning of a simultaneous open."""
+    street = of(KINDS["linux"], stray=Stray.HELD)
+    flow = street.flow()
+    flow.back(ACK)
+    street.flow(UDP).back()
+    street.wait(10)
+    assert flow.place.far.seen == []
+
+
+def test_block_lasts_its_time_from_the_last_arrival() -> None:
+    """Each arrival prolongs: whoever keeps knocking stays out."""
+    street = ModelStreet.of("blacklist", "other")
+    flow = opened(street)
+    flow.other_port().back(SYN)
+    for _ in range(3):
+        street.wait(25)
+        assert flow.back(SYN | ACK, ack=1001) is None
+    street.wait(30)
+    assert flow.back(SYN | ACK, ack=1001) is not None
+
+
+@pytest.mark.parametrize(("pickup", "firsts"), [(Pickup.SYN, "S"), (Pickup.SYN_OR_ACK, "SA"), (Pickup.ANYTHING, "SAR")])
+def test_pickup_says_what_may_come_first(pickup: Pickup, firsts: str) -> None:
+    """Axis 10, for a NAT that tracks no states."""
+    street = of(HOLES, pickup=pickup)
+    flags = {"S": SYN, "A": ACK, "R": RST}
+    assert firsts == "".join(name for name, flag in flags.items() if street.flow().out(flag) is not None)
+
+
+@pytest.mark.parametrize("tracking", [Tracking.HOLES, Tracking.CONNTRACK])
 @pytest.mark.parametrize(
-    ("kind", "passes"), [("linux", False), ("firewall", False), ("untracked", True), ("open", True)]
+    ("rst", "passes", "lives"),
+    [(Ending.KEEPS, True, True), (Ending.KILLS, True, False), (Ending.SWALLOWED, False, True)],
 )
-def test_a_syn_ack_after_nothing_but_a_syn_out(kind: str, passes: bool) -> None:
-    """What syni asks of NAT B."""
-    box = Box(kind)
-    assert box.out(SYN)
-    assert passes == box.out(SYN_ACK, ack=PEER + 1)
+def test_rst_from_outside_does_what_its_axis_says(tracking: Tracking, rst: Ending, passes: bool, lives: bool) -> None:
+    """Axis 18, for a fresh SYN: what a first packet that came too early costs."""
+    flow = opened(of(HOLES, tracking=tracking, rst=rst))
+    assert passes == (flow.back(RST | ACK, ack=1001) is not None)
+    assert lives == (flow.back(SYN | ACK, ack=1001) is not None)
 
 
-def test_an_ack_after_a_tracked_syn_is_invalid_until_a_reset_clears_it() -> None:
-    """So no 4-tuple serves two techniques; and Clear makes it fresh."""
-    box = Box("linux")
-    assert box.out(SYN)
-    assert not box.out(ACK, ISN + 1)
-    assert box.out(RST, ISN + 1)
-    assert box.out(ACK, ISN + 1)
-
-
-@pytest.mark.parametrize(("kind", "passes"), [("linux", True), ("linux-noloose", False), ("untracked", True)])
-def test_a_first_ack_picks_a_connection_up(kind: str, passes: bool) -> None:
-    """nf_conntrack_tcp_loose: what midstream needs."""
-    box = Box(kind)
-    assert passes == box.out(ACK, ISN, PEER)
-    assert passes == box.back(ACK, PEER + 5_000_000, ISN)
-    assert not Box("linux").out(SYN_ACK)
-    assert not Box("linux").out(RST)
-    assert not Box("linux").out(FIN | ACK)
-
-
-def test_a_reset_kills_what_nobody_answered() -> None:
-    """Why primers must not arrive: the mapping is gone at once."""
-    box = Box("linux")
-    assert box.out(SYN)
-    assert box.back(RST | ACK, 0, ISN + 1)
-    assert not box.back(SYN)
-
-
-def test_a_reset_with_an_old_number_does_not_pass() -> None:
-    """Below what was acknowledged it is INVALID; above, the peer may challenge it and the state stays."""
-    box = Box("linux")
-    box.out(SYN)
-    box.back(SYN_ACK, ack=ISN + 1)
-    box.out(ACK, ISN + 1, PEER + 1)
-    assert not box.back(RST, PEER)
-    assert box.back(RST, PEER + 50)
-    assert box.out(ACK, ISN + 1, PEER + 1, length=10)
-    assert box.back(RST, PEER + 1)
-
-
-def test_segments_far_outside_the_window_are_invalid() -> None:
-    """tcp_in_window(); a picked-up connection is not checked."""
-    box = Box("linux")
-    box.out(SYN)
-    box.back(SYN_ACK, ack=ISN + 1)
-    box.out(ACK, ISN + 1, PEER + 1)
-    assert not box.back(ACK, PEER + 1_000_000, ISN + 1)
-    assert not box.back(ACK, PEER + 1, ISN + 1_000_000)
-    assert box.back(ACK, PEER - 500_000, ISN + 1)  # below: ignored, it passes
-    assert box.back(ACK, PEER + 1, ISN - 500_000)
-
-
-def test_a_challenge_below_the_window_is_a_signals_way() -> None:
-    """Signals bear SND.UNA-1; no NAT minds."""
-    box = Box("linux")
-    box.out(SYN)
-    box.back(SYN_ACK, ack=ISN + 1)
-    box.out(ACK, ISN + 1, PEER + 1)
-    assert box.back(ACK, PEER, ISN + 1)
-    assert box.out(ACK, ISN, PEER + 1)
-
-
-def test_unasked_packets_stay_outside() -> None:
-    """All kinds but the open one; only their answers differ."""
-    for kind, axes in KINDS.items():
-        box = Box(kind)
-        for flags in (SYN, ACK, SYN_ACK, RST):
-            assert (kind == "open") == box.back(flags)
-        assert (kind == "open") == box.nat.inbound(Datagram(OUT, IN, b"", 64), 0.0)
-        assert axes.answers == box.nat.answers == (kind == "linux-reject")
-
-
-def test_a_syn_filter_lets_answers_in() -> None:
-    """Every bare SYN dies, expected or not, and leaves no trace."""
-    box = Box("linux-synfilter")
-    assert box.out(SYN)
-    assert not box.back(SYN)
-    assert box.back(SYN_ACK, ack=ISN + 1)
-
-
-def test_tracked_syns_live_120_seconds_however_often_repeated() -> None:
-    """Hence primers are renewed through a mapping made anew."""
-    box = Box("linux")
-    assert box.out(SYN)
-    box.now = 100.0
-    assert box.out(SYN)
-    box.now = 121.0
-    assert not box.back(SYN)
-
-
-def test_picked_up_connections_live_300_seconds_and_days_once_answered() -> None:
-    """nf_conntrack_tcp_timeout_unacknowledged."""
-    box = Box("linux")
-    assert box.out(ACK)
-    box.now = 301.0
-    assert not box.back(ACK)
-    assert box.out(ACK)
-    assert box.back(ACK, PEER, ISN)
-    box.now = 100_000.0
-    assert box.back(ACK, PEER, ISN)
-
-
-@pytest.mark.parametrize(("kind", "life_s"), [("linux", 30), ("untracked", 120)])
-def test_datagrams_open_a_hole_for_a_while(kind: str, life_s: int) -> None:
-    """30 s after one packet out, 120 once there was an answer; a stateless hole 120 from the last packet out."""
-    nat = Nat(KINDS[kind], "")
-    assert nat.outbound(Datagram(IN, OUT, b"", 64), 0.0)
-    assert nat.inbound(Datagram(OUT, IN, b"", 64), life_s - 1.0)
-    assert nat.inbound(Datagram(OUT, IN, b"", 64), life_s + 0.5) == (kind == "linux")
-    assert nat.outbound(Datagram(IN, OUT, b"", 64), life_s + 1.0)
-    assert not nat.inbound(Datagram(OUT, IN, b"", 64), life_s + 200.0)
-
-
+@BOTH
 @pytest.mark.parametrize(
-    ("kind", "passes"), [("linux", True), ("untracked", False), ("open", True), ("firewall", True)]
+    ("icmp", "passes", "lives"),
+    [(Ending.KEEPS, True, True), (Ending.KILLS, True, False), (Ending.SWALLOWED, False, True)],
 )
-def test_icmp_errors_come_in_for_known_flows_only(kind: str, passes: bool) -> None:
-    """RELATED; a box without states has nothing to relate it to."""
-    box = Box(kind)
-    error = IcmpError(11, 0, "198.18.12.2", Segment(IN, OUT, SYN, ISN, 0, WINDOW, 2))
-    assert (kind == "open") == box.nat.inbound(error, 0.0)
-    box.out(SYN)
-    assert passes == box.nat.inbound(error, 0.0)
+def test_error_does_what_its_axis_says(protocol: int, icmp: Ending, passes: bool, lives: bool) -> None:
+    """Axis 17, through a NAT that draws ports: the error names the inside port again."""
+    axes = Axes(ports=Ports.RANDOM)
+    flow = of(KINDS["linux"], tcp=axes, udp=axes, icmp=icmp).flow(protocol)
+    flow.out(FIRST[protocol], ttl=2)
+    quoted = flow.errors[0].quoted.src if flow.errors else None
+    assert (flow.port_a if passes else None) == quoted
+    assert lives == (flow.back(SYN | ACK if protocol == TCP else 0, ack=1001) is not None)
 
 
-def test_refusals_are_as_the_rfc_says() -> None:
-    """No RST to a RST; to an ACK its number, to a SYN an acknowledgement."""
-    assert refusal(Segment(1, 2, RST, 5, 0, 0, 64)) is None
-    reset = refusal(Segment(1, 2, ACK, 5, 77, 0, 64))
-    assert reset is not None
-    assert (2, 1, RST, 77) == (reset.src, reset.dst, reset.flags, reset.seq)
-    reset = refusal(Segment(1, 2, SYN, 5, 0, 0, 64))
-    assert reset is not None
-    assert (RST | ACK, 0, 6) == (reset.flags, reset.seq, reset.ack)
+@pytest.mark.parametrize(("refreshed", "lives"), [(False, False), (True, True)])
+def test_a_hole_lives_as_long_as_its_timer_says(refreshed: bool, lives: bool) -> None:
+    """RFC 4787, REQ-5 and REQ-6: how long, and who may prolong it."""
+    street = of(HOLES, timers=Timers(hole_udp=60.0, refreshed_from_outside=refreshed))
+    flow = opened(street, UDP)
+    for _ in range(2):
+        street.wait(40)
+        heard = flow.back()
+    assert lives == (heard is not None)
 
 
-def test_numbers_wrap_around() -> None:
-    """A window that begins below 2^32 ends above 0."""
-    top = 0xFFFFFFFF
-    box = Box("linux")
-    assert box.out(SYN, top)
-    assert box.back(SYN_ACK, top - 3, 0)
-    assert box.out(ACK, 0, top - 2)
-    assert box.back(ACK, top - 2, 0, length=100)
-    assert box.out(ACK, 0, 97)
+def test_symmetric_mapping_that_expired_comes_back_under_another_port() -> None:
+    """Why a mapping that others were told of must be kept alive."""
+    street = ModelStreet.of("sequential")
+    flow = opened(street, UDP)
+    before = flow.mapped
+    street.wait(31)
+    flow.out()
+    assert before + 1 == flow.mapped
+
+
+def test_layers_cost_a_ttl_each_and_translate_in_turn() -> None:
+    """Errors find their way back through all of them."""
+    street = ModelStreet.of("random/sequential/linux")
+    flow = street.flow()
+    for ttl in range(1, 4):
+        assert flow.out(SYN, ttl=ttl) is None
+        assert flow.mapped == 0
+        error = flow.errors[0]
+        assert flow.port_a == error.quoted.src
+    assert flow.out(SYN, ttl=4) is None
+    assert flow.mapped != 0
+    assert "203.0.113.1" == flow.errors[0].sender
+    assert flow.back(SYN | ACK, ack=1001) is not None
+
+
+def test_names_of_the_kernel_lab_are_layers_here() -> None:
+    """cgn is two of them, and parameters are the kind's."""
+    assert ["cgn", "linux"] == [kind.name for kind in layers("cgn")]
+    (kind,) = layers("sequential:step=-2,foreign=20")
+    assert (-2, 20) == (kind.step, kind.foreign)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_world_takes_names_and_axes(transport: str) -> None:
+    """punchd punches through two layers with the TTL that clears them, and through axes that have no name."""
+    world = World("cgn", replace(KINDS["untracked"], icmp=Ending.KEEPS), transport=transport, hole_ttl=3)
+    assert world.run().ok

@@ -63,8 +63,8 @@ def test_the_punch_range_is_what_its_parts_are() -> None:
 @pytest.mark.parametrize(
     ("address", "reason"),
     [("127.0.0.1", "loopback"), ("0.1.2.3", "this network"), ("224.0.0.1", "multicast"),
-     ("239.255.255.250", "multicast"), ("255.255.255.255", "broadcast"),
-     ("240.0.0.1", "reserved"), ("169.254.1.1", "link-local")],
+     ("239.255.255.250", "multicast"), ("255.255.255.255", "broadcast"), ("240.0.0.1", "reserved"),
+     ("169.254.1.1", "link-local")],
 )  # fmt: skip
 def test_some_addresses_are_never_targets(address: str, reason: str) -> None:
     """Not even where private ones are allowed."""

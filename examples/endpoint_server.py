@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""A small endpoint server: tells each asker the address and port it is seen at, over UDP and TCP (STUN, RFC 8489).
+It refuses everything but Binding requests, keeps nothing, and never sends to anybody but the asker.
+
+Two ports, and a second address where there is one, so that askers learn how their NAT maps; over UDP it answers
+CHANGE-REQUEST too, so that they learn how it filters (RFC 5780). Run it beside rendezvous.py:
+
+    ./endpoint_server.py --address 192.0.2.10 --address 192.0.2.11
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import struct
+
+COOKIE = 0x2112A442
+REQUEST, RESPONSE = 0x0001, 0x0101
+CHANGE_REQUEST, XOR_MAPPED, ORIGIN, OTHER = 0x0003, 0x0020, 0x802B, 0x802C
+CHANGE_ADDRESS, CHANGE_PORT = 4, 2
+REQUEST_MAX_LEN = 548
+IDLE_S = 600  # how long a silent TCP connection may stay: askers keep their mapping by it
+CONNECTIONS_MAX = 4096
+
+Place = tuple[str, int]
+
+
+class EndpointServer:
+    """All ends of one server: (address, port) for each address and each port."""
+
+    def __init__(self, addresses: list[str], ports: list[int]) -> None:
+        self.addresses, self.ports = addresses, ports
+        self.udp: dict[Place, socket.socket] = {}
+        self.tcp: list[asyncio.Server] = []
+        self.connections = 0
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        for end in [(address, port) for address in self.addresses for port in self.ports]:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            sock.bind(end)
+            self.udp[end] = sock
+            loop.add_reader(sock, self.on_datagram, end)
+            self.tcp.append(await asyncio.start_server(self.meet, *end, backlog=256))
+
+    def elsewhere(self, end: Place, change: int = CHANGE_ADDRESS | CHANGE_PORT) -> Place:
+        """The end with the other address and port; where there is only one address, with that."""
+        address, port = end
+        if change & CHANGE_ADDRESS:
+            address = self.addresses[1 - self.addresses.index(address)] if len(self.addresses) > 1 else address
+        if change & CHANGE_PORT:
+            port = self.ports[1 - self.ports.index(port)]
+        return address, port
+
+    def on_datagram(self, end: Place) -> None:
+        try:
+            data, asker = self.udp[end].recvfrom(REQUEST_MAX_LEN)
+            request = parse(data)
+            if request is None:
+                return
+            transaction, change = request
+            if change & CHANGE_ADDRESS and len(self.addresses) < 2:
+                return  # it cannot be done, and silence is no lie
+            source = self.elsewhere(end, change)
+            self.udp[source].sendto(answer(transaction, asker, source, self.elsewhere(end)), asker)
+        except OSError:
+            return  # an error that ICMP brought, or a full queue: the asker repeats its request
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One TCP connection; any number of requests."""
+        asker, end = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+        self.connections += 1
+        try:
+            while self.connections <= CONNECTIONS_MAX:
+                async with asyncio.timeout(IDLE_S):
+                    head = await reader.readexactly(20)
+                    length = struct.unpack_from("!H", head, 2)[0]
+                    if length > REQUEST_MAX_LEN:
+                        break
+                    request = parse(head + await reader.readexactly(length))
+                if request is None:
+                    break
+                writer.write(answer(request[0], asker, end, self.elsewhere(end)))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, TimeoutError, OSError):
+            pass
+        finally:
+            self.connections -= 1
+            writer.close()
+
+
+def parse(data: bytes) -> tuple[bytes, int] | None:
+    """Transaction id and CHANGE-REQUEST flags of a Binding request; None: it is none."""
+    if len(data) < 20:
+        return None
+    kind, length, cookie, transaction = struct.unpack_from("!HHI12s", data)
+    if kind != REQUEST or cookie != COOKIE or length != len(data) - 20 or length % 4:
+        return None
+    change, at = 0, 20
+    while at + 4 <= len(data):
+        attribute, size = struct.unpack_from("!HH", data, at)
+        if attribute == CHANGE_REQUEST and size == 4 and at + 8 <= len(data):
+            change = struct.unpack_from("!I", data, at + 4)[0]
+        at += 4 + (size + 3 & ~3)
+    return transaction, change & (CHANGE_ADDRESS | CHANGE_PORT)
+
+
+def answer(transaction: bytes, asker: Place, source: Place, other: Place) -> bytes:
+    """A Binding response."""
+    address = int.from_bytes(socket.inet_aton(asker[0]), "big") ^ COOKIE
+    body = struct.pack("!HHBBHI", XOR_MAPPED, 8, 0, 1, asker[1] ^ COOKIE >> 16, address)
+    for kind, (host, port) in ((ORIGIN, source), (OTHER, other)):
+        body += struct.pack("!HHBBH4s", kind, 8, 0, 1, port, socket.inet_aton(host))
+    return struct.pack("!HHI12s", RESPONSE, len(body), COOKIE, transaction) + body
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--address", action="append", required=True, help="one of its own; a second one tells more")
+    parser.add_argument("--port", type=int, default=3478)
+    parser.add_argument("--other-port", type=int, default=3479)
+    options = parser.parse_args()
+    if len(options.address) > 2 or options.port == options.other_port:
+        parser.error("one or two addresses, and two different ports")
+    server = EndpointServer(options.address, [options.port, options.other_port])
+    await server.open()
+    print(f"endpoint server at {', '.join(options.address)}, ports {options.port} and {options.other_port}", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        pass

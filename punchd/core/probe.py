@@ -1,0 +1,460 @@
+"""Finds how one transport of this host looks from outside, and keeps that mapping alive while anybody wants it.
+Holds no descriptor, no clock and no dice; asks for effects and never performs them.
+
+Theory of operation
+-------------------
+All questions are STUN Binding requests (RFC 8489) from few local ports, the probe's slots:
+
+    slot 0   the port that will be punched from. Asks every server and, where a server names a second address or
+             port (RFC 5780), those too: what they see settles the mapping, and its first answer is the endpoint.
+    slot 1   UDP only. Has talked to one server alone, so that CHANGE-REQUEST tells how the NAT filters.
+    slot 2.. as soon as one mapping has not kept its port: further mappings, in pairs back to back so that the step
+             shows, the pairs apart in time so that foreign traffic shows too.
+
+Over UDP a request is repeated after 0.5 s, doubling, at most 7 times until any server has answered and 3 times
+from then on: the net works, so silence is an answer. Over TCP a server gets as long as those 3. A question is open
+until it is answered, or given up with a cause; when none is open, or at `expires`, the finding is made.
+
+States: Probing -> Keeping -> Done. Keeping asks one server from slot 0 in turns; when it is silent, the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum, auto
+from math import inf
+
+from punchd.core import classify
+from punchd.core.ports import Dice
+from punchd.words.addresses import Endpoint, why_no_target
+from punchd.words.events import Cancelled, DeadlinePassed
+from punchd.words.nat import SAMPLES_MAX, Allocation, Dependence, Face, NatClass
+from punchd.words.probing import (
+    TRANSACTION_LEN,
+    Answer,
+    Answered,
+    Ask,
+    Change,
+    ClosePort,
+    Dial,
+    Finding,
+    Found,
+    HangUp,
+    LineEnded,
+    Lost,
+    Observation,
+    Observed,
+    OpenPort,
+    PortFailed,
+    PortOpened,
+    ProbeEffect,
+    ProbeEvent,
+    Reached,
+    Silence,
+)
+
+RTO_S = 0.5  # RFC 8489, section 6.2.1
+RTO_NEAR_S = 0.1  # the least where the round trip was measured
+SENDS_MAX = 7
+SENDS_HEARD_MAX = 3
+LINE_PATIENCE_S = 3.5  # what the three requests over UDP come to
+PACE_S = 0.01  # between the first requests of a probe
+SAMPLE_PORTS = 8
+PAIR_GAP_S = 0.04
+EXPLORED_MAX = 2  # servers whose second address is asked too
+KEEP_S = 15.0  # RFC 8445, section 11
+RETRY_S = 3.0  # after a keepalive without an answer, or a connection that its server has closed
+
+
+class State(Enum):
+    """Where a probe stands.
+
+    PROBING  questions are open; leads to KEEPING, or to DONE
+    KEEPING  the finding is told; the mapping is refreshed; leads to DONE by Cancelled alone
+    DONE     all ports are closed; nothing matters any more
+    """
+
+    PROBING = auto()
+    KEEPING = auto()
+    DONE = auto()
+
+
+class Purpose(Enum):
+    """What an answer will tell."""
+
+    MAPPING = auto()
+    ACQUAINT = auto()
+    OTHER_ADDRESS = auto()
+    OTHER_PORT = auto()
+    SAMPLE = auto()
+    KEEP = auto()
+
+
+_CHANGES = {
+    Purpose.OTHER_ADDRESS: Change(address=True, port=True),
+    Purpose.OTHER_PORT: Change(address=False, port=True),
+}
+_HOME, _FILTER, _FIRST_SAMPLE = 0, 1, 2
+
+
+class Question:
+    """One Binding request to one server from one slot. `cause` is set once it is given up."""
+
+    __slots__ = (
+        "answered", "asked_at", "cause", "dialled", "due", "purpose", "rto_s", "sends", "server", "slot", "transaction",
+    )  # fmt: skip
+
+    def __init__(
+        self, purpose: Purpose, slot: int, server: Endpoint, *, transaction: bytes, due: float, rto_s: float
+    ) -> None:
+        self.purpose, self.slot, self.server, self.transaction = purpose, slot, server, transaction
+        self.due, self.rto_s = due, rto_s
+        self.sends = 0
+        self.asked_at = due
+        self.answered = self.dialled = False
+        self.cause: str | None = None
+
+    @property
+    def open(self) -> bool:
+        return not self.answered and self.cause is None
+
+
+class Probe:
+    """One transport's probe."""
+
+    def __init__(
+        self,
+        *,
+        transport: str,
+        servers: tuple[Endpoint, ...],
+        local: str,
+        dice: Dice,
+        timeout_s: float,
+        keep: bool,
+        now: float,
+        epoch_ms: float,
+        allow_private: bool = False,
+        keep_s: float = KEEP_S,
+    ) -> None:
+        """`epoch_ms` is what to add to `now`, in milliseconds, to get milliseconds since 1970."""
+        self.transport, self.local, self.state = transport, local, State.PROBING
+        self.finding: Finding | None = None
+        self._dice, self._keep, self._keep_s = dice, keep, keep_s
+        self._epoch_ms, self._allow_private = epoch_ms, allow_private
+        self._now, self._expires = now, now + timeout_s
+        self._servers = servers
+        self._questions: list[Question] = []
+        self._ports: dict[int, int] = {}
+        self._opening: set[int] = set()
+        self._lines: set[tuple[int, Endpoint]] = set()
+        self._observations: list[Observation] = []
+        self._explored = 0
+        self._sampling = False
+        self._keepers: list[Endpoint] = []
+        self._keep_at = inf
+        self._lost = False
+        self._effects: list[ProbeEffect] = []
+
+    @property
+    def done(self) -> bool:
+        return self.state is State.DONE
+
+    @property
+    def deadline(self) -> float | None:
+        """When `step` wants a DeadlinePassed; None once done."""
+        if self.done:
+            return None
+        last = self._expires if self.state is State.PROBING else self._keep_at
+        return min([last, *(question.due for question in self._questions if question.open)])
+
+    def begin(self) -> list[ProbeEffect]:
+        """The first effects."""
+        for at, server in enumerate(self._servers):
+            self._plan(Purpose.MAPPING, _HOME, server, after_s=at * PACE_S)
+        self._advance()
+        return self._take()
+
+    def step(self, event: ProbeEvent, now: float) -> list[ProbeEffect]:
+        """Take one event, return what is to be done about it, in order."""
+        if self.done:
+            return []
+        self._now = now
+        match event:
+            case PortOpened():
+                self._opening.discard(event.slot)
+                self._ports[event.slot] = event.port
+                for question in self._of_slot(event.slot):
+                    if question.due == inf:
+                        question.due = now
+            case PortFailed():
+                self._opening.discard(event.slot)
+                for question in self._of_slot(event.slot):
+                    self._give_up(question, event.cause)
+            case Reached():
+                self._lines.add((event.slot, event.server))
+                for question in self._of_line(event.slot, event.server):
+                    self._ask(question)
+            case LineEnded():
+                self._on_line_ended(event)
+            case Answered():
+                self._on_answered(event)
+            case DeadlinePassed():
+                pass  # _advance looks at the time, whatever the event
+            case Cancelled():
+                self._close(from_slot=_HOME)
+                self.state = State.DONE
+        if not self.done:
+            self._advance()
+        return self._take()
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _on_line_ended(self, event: LineEnded) -> None:
+        self._lines.discard((event.slot, event.server))
+        for question in self._of_line(event.slot, event.server):
+            self._give_up(question, event.cause)
+        if self.state is State.KEEPING and self._keepers[0] == event.server:
+            self._keep_at = min(self._keep_at, self._now + RETRY_S)
+
+    def _on_answered(self, event: Answered) -> None:
+        answer = event.answer
+        for question in self._of_slot(event.slot):
+            if question.transaction == answer.transaction and question.sends:
+                break
+        else:
+            return  # late, doubled, or nobody's
+        why = _misfit(question, event.source, answer)
+        if why is not None:
+            self._give_up(question, why)
+            return
+        question.answered = True
+        if question.purpose is Purpose.KEEP:
+            self._on_kept(question, answer)
+            return
+        if question.slot == _FILTER:
+            if question.purpose is Purpose.ACQUAINT:
+                self._test_filter(question, answer)
+            return
+        observation = self._observe(question, answer)
+        if question.purpose is Purpose.MAPPING:
+            self._keepers.append(question.server)
+            self._explore(question.server, answer.other)
+        if observation.public.port != observation.local.port and not self._sampling:
+            self._sample(question.server)
+
+    def _observe(self, question: Question, answer: Answer) -> Observation:
+        assert answer.mapped is not None
+        rtt_ms = round((self._now - question.asked_at) * 1000, 1) if question.sends == 1 else None
+        at_ms = round(self._epoch_ms + question.asked_at * 1000)
+        local = Endpoint(self.local, self._ports[question.slot])
+        observation = Observation(self.transport, question.server, local, answer.mapped, at_ms, rtt_ms)
+        self._observations.append(observation)
+        self._effects.append(Observed(observation))
+        if len(self._observations) == 1:  # the net works: nobody is waited for as if it might not
+            for waiting in self._questions:
+                if waiting.sends or waiting.dialled:
+                    waiting.due = min(waiting.due, self._now + LINE_PATIENCE_S)
+        return observation
+
+    def _explore(self, server: Endpoint, other: Endpoint | None) -> None:
+        """Ask the server's other ends too, unless it sends us where nobody may be sent."""
+        if other is None or other == server or server not in self._servers or self._explored >= EXPLORED_MAX:
+            return
+        if not other.port or why_no_target(other.address, allow_private=self._allow_private) is not None:
+            return
+        self._explored += 1
+        known = {question.server for question in self._questions if question.purpose is Purpose.MAPPING}
+        ends = (
+            Endpoint(server.address, other.port),
+            Endpoint(other.address, server.port),
+            Endpoint(other.address, other.port),
+        )
+        for at, end in enumerate(dict.fromkeys(ends)):
+            if end not in known:
+                self._plan(Purpose.MAPPING, _HOME, end, after_s=at * PACE_S)
+        if self.transport == "udp" and self._explored == 1:
+            self._plan(Purpose.ACQUAINT, _FILTER, server)
+
+    def _test_filter(self, question: Question, answer: Answer) -> None:
+        """Ask for answers from elsewhere. The server's distance is known, so their silence need not take long."""
+        rtt_s = self._now - question.asked_at if question.sends == 1 else RTO_S
+        rto_s = min(RTO_S, max(RTO_NEAR_S, 3 * rtt_s))
+        self._plan(Purpose.OTHER_PORT, _FILTER, question.server, rto_s=rto_s)
+        if answer.other is not None and answer.other.address != question.server.address:
+            self._plan(Purpose.OTHER_ADDRESS, _FILTER, question.server, rto_s=rto_s)
+
+    def _sample(self, server: Endpoint) -> None:
+        self._sampling = True
+        for number in range(SAMPLE_PORTS):
+            pair = number // 2
+            self._plan(Purpose.SAMPLE, _FIRST_SAMPLE + number, server, after_s=pair * PAIR_GAP_S)
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    def _plan(
+        self, purpose: Purpose, slot: int, server: Endpoint, *, after_s: float = 0.0, rto_s: float = RTO_S
+    ) -> None:
+        transaction = self._dice.randrange(1 << 8 * TRANSACTION_LEN).to_bytes(TRANSACTION_LEN, "big")
+        due = self._now + after_s
+        self._questions.append(Question(purpose, slot, server, transaction=transaction, due=due, rto_s=rto_s))
+
+    def _advance(self) -> None:
+        """Do what is due, and see whether all is settled."""
+        if self.state is State.KEEPING and self._keep_at <= self._now:
+            self._keep_at = inf
+            self._questions = []  # the last keepalive has been answered or given up
+            self._plan(Purpose.KEEP, _HOME, self._keepers[0])
+        for question in list(self._questions):
+            if question.open and question.due <= self._now:
+                self._send(question)
+        settled = not any(question.open for question in self._questions)
+        if self.state is State.PROBING and (settled or self._expires <= self._now):
+            self._conclude()
+
+    def _send(self, question: Question) -> None:
+        """The question is due: to be asked first, again, or no more."""
+        if question.slot not in self._ports:
+            question.due = inf
+            if question.slot not in self._opening:
+                self._opening.add(question.slot)
+                self._effects.append(OpenPort(question.slot))
+        elif self.transport == "udp":
+            if question.sends < (SENDS_HEARD_MAX if self._observations else SENDS_MAX):
+                self._ask(question)
+            else:
+                self._give_up(question, f"no answer to {question.sends} requests")
+        elif question.dialled:
+            self._give_up(question, "no answer" if question.sends else "no connection")
+        else:
+            question.dialled = True
+            question.asked_at = self._now
+            question.due = self._patience()
+            if (question.slot, question.server) in self._lines:
+                self._ask(question)
+            else:
+                self._effects.append(Dial(question.slot, question.server))
+
+    def _ask(self, question: Question) -> None:
+        question.sends += 1
+        if self.transport == "udp":
+            if question.sends == 1:
+                question.asked_at = self._now
+            question.due = self._now + question.rto_s * 2 ** (question.sends - 1)
+        else:
+            question.due = self._patience()
+        change = _CHANGES.get(question.purpose)
+        self._effects.append(Ask(question.slot, question.server, question.transaction, change))
+
+    def _patience(self) -> float:
+        """Until when a TCP server is waited for."""
+        heard = bool(self._observations) or self.state is State.KEEPING
+        return self._now + LINE_PATIENCE_S if heard else max(self._expires, self._now + RTO_S)
+
+    def _give_up(self, question: Question, cause: str) -> None:
+        question.cause = cause
+        if question.dialled:
+            self._lines.discard((question.slot, question.server))
+            self._effects.append(HangUp(question.slot, question.server))
+        if question.purpose is Purpose.KEEP:
+            self._on_not_kept()
+
+    def _of_slot(self, slot: int) -> list[Question]:
+        return [question for question in self._questions if question.slot == slot and question.open]
+
+    def _of_line(self, slot: int, server: Endpoint) -> list[Question]:
+        return [question for question in self._of_slot(slot) if question.server == server]
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _conclude(self) -> None:
+        silences = [
+            Silence(question.server, question.cause or "no answer in time")
+            for question in self._questions
+            if question.purpose is Purpose.MAPPING and not question.answered
+        ]
+        face = self._face()
+        self.finding = Finding(self.transport, face, tuple(self._observations), tuple(silences))
+        self._effects.append(Found(self.finding))
+        if face is None or not self._keep:
+            self._close(from_slot=_HOME)
+            self.state = State.DONE
+            return
+        self._close(from_slot=_FILTER)
+        self.state = State.KEEPING
+        self._questions = []
+        self._keep_at = self._now + self._keep_s
+
+    def _face(self) -> Face | None:
+        home = [seen for seen in self._observations if seen.local.port == self._ports.get(_HOME)]
+        if not home:
+            return None
+        public = home[0].public
+        mappings = classify.distinct(self._observations)
+        samples = tuple(seen.sample for seen in mappings if seen.public.address == public.address)
+        allocation, step = classify.allocation(samples)
+        nat = NatClass(classify.mapping(home), self._filtering(home), allocation, step)
+        kept = samples[-SAMPLES_MAX:] if allocation is not Allocation.PRESERVING else ()
+        return Face(home[0].local.port, public, nat, kept)
+
+    def _filtering(self, home: list[Observation]) -> Dependence:
+        asked = {question.purpose: question for question in self._questions if question.slot == _FILTER}
+        other_port = asked.get(Purpose.OTHER_PORT)
+        if other_port is None:
+            return Dependence.UNKNOWN
+        alive = {seen.server for seen in home} - {other_port.server}
+        return classify.filtering(
+            other_address=_verdict(asked.get(Purpose.OTHER_ADDRESS)),
+            other_port=_verdict(other_port),
+            address_lives=any(end.address != other_port.server.address for end in alive),
+            port_lives=any(end.address == other_port.server.address for end in alive),
+        )
+
+    def _close(self, *, from_slot: int) -> None:
+        for slot in sorted(self._ports):
+            if slot >= from_slot:
+                self._effects.append(ClosePort(slot))
+                del self._ports[slot]
+
+    def _on_kept(self, question: Question, answer: Answer) -> None:
+        assert self.finding is not None
+        assert self.finding.face is not None
+        assert answer.mapped is not None
+        self._keep_at = self._now + self._keep_s
+        if answer.mapped != self.finding.face.public or self._lost:
+            self._lost = False
+            self.finding = replace(self.finding, face=replace(self.finding.face, public=answer.mapped))
+            self._effects.append(Found(self.finding))
+
+    def _on_not_kept(self) -> None:
+        self._keepers.append(self._keepers.pop(0))
+        self._keep_at = self._now + RETRY_S
+        if not self._lost:
+            self._lost = True
+            self._effects.append(Lost())
+
+    def _take(self) -> list[ProbeEffect]:
+        effects = self._effects[:]
+        self._effects.clear()
+        return effects
+
+
+def _misfit(question: Question, source: Endpoint, answer: Answer) -> str | None:
+    """Why this response does not answer the question; None if it does."""
+    if answer.error is not None:
+        return f"error {answer.error}"
+    if answer.mapped is None or not answer.mapped.port:
+        return "an answer without an address"
+    change = _CHANGES.get(question.purpose)
+    if change is None:
+        return None if source == question.server else f"answered by {source}"
+    moved = (source.address != question.server.address, source.port != question.server.port)
+    return None if moved == (change.address, change.port) else "change-request ignored"
+
+
+def _verdict(question: Question | None) -> bool | None:
+    """Whether the changed answer came; None: not asked, or asked of a server that does not play."""
+    if question is None:
+        return None
+    if question.answered:
+        return True
+    return False if question.cause is not None and question.cause.startswith("no answer") else None

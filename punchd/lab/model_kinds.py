@@ -1,0 +1,185 @@
+"""The kinds of modelled NATs, described by the axes of RFC 4787 and 5382.
+It refuses to behave: model_nat.py has boxes that do as the axes say.
+
+The kinds bear the names of the kernel lab's pages and are held to them by tests/lab/test_model_kinds.py. They are
+nicknames: every axis is free, and layers are boxes in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from punchd.lab import pages
+from punchd.lab.model_track import State, Track
+
+
+class Tracking(Enum):
+    """What a box knows of TCP. NOTHING: everything passes. HOLES: who spoke to whom. CONNTRACK: states, as Linux."""
+
+    NOTHING = auto()
+    HOLES = auto()
+    CONNTRACK = auto()
+
+
+class By(Enum):
+    """How much of the remote endpoint counts (RFC 4787, sections 4.1 and 5)."""
+
+    NOTHING = auto()  # endpoint-independent
+    ADDRESS = auto()
+    ADDRESS_AND_PORT = auto()
+
+
+class Ports(Enum):
+    """Which public port a new mapping gets."""
+
+    PRESERVED = auto()
+    SEQUENTIAL = auto()
+    RANDOM = auto()
+
+
+class Stray(Enum):
+    """What a packet meets that nobody inside asked for.
+
+    REFUSED: RST or port unreachable at once. HELD: a SYN is answered with port unreachable after 6 s, unless one
+    from inside comes meanwhile. BLOCKS: its sender is not heard for a time, which each arrival begins anew.
+    """
+
+    DROPPED = auto()
+    REFUSED = auto()
+    HELD = auto()
+    BLOCKS = auto()
+
+
+class Pickup(Enum):
+    """Which first packet from inside begins a TCP session."""
+
+    SYN = auto()
+    SYN_OR_ACK = auto()
+    ANYTHING = auto()
+
+
+class Ending(Enum):
+    """What a RST or an ICMP error from outside does to the mapping. TRACKED: what the tracker says of it."""
+
+    TRACKED = auto()
+    KEEPS = auto()
+    KILLS = auto()
+    SWALLOWED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What may differ between TCP and UDP (RFC 7857, section 5)."""
+
+    mapping: By = By.ADDRESS_AND_PORT
+    filtering: By = By.ADDRESS_AND_PORT
+    ports: Ports = Ports.PRESERVED
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Seconds without a packet that refreshes; Linux's where nothing else is said. Inbound ones refresh or don't."""
+
+    hole_tcp: float = 120.0
+    hole_udp: float = 120.0
+    udp_unreplied: float = 30.0
+    udp_stream: float = 120.0
+    picked_up: float = 300.0  # nf_conntrack_tcp_timeout_unacknowledged
+    syn: float = 120.0
+    syn_recv: float = 60.0
+    established: float = 432_000.0
+    closing: float = 120.0
+    closed: float = 10.0
+    block: float = 30.0
+    refreshed_from_outside: bool = False  # holes; conntrack's sessions always are
+
+    def of(self, track: Track) -> float:
+        """How long this connection lives from now."""
+        match track.state:
+            case State.SYN_SENT | State.SYN_SENT2:
+                return self.syn
+            case State.SYN_RECV:
+                return self.syn_recv
+            case State.ESTABLISHED:
+                return self.established if track.replied else self.picked_up
+            case State.CLOSING:
+                return self.closing
+            case State.CLOSE:
+                return self.closed
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A NAT by its axes.
+
+    translates  the host behind it has a private address
+    step        of sequential ports, from one mapping to the next; may be negative
+    foreign     mappings a second that neighbours take
+    drops_syn   no bare SYN comes in, whatever the state
+    liberal     nf_conntrack_tcp_be_liberal: no window check
+    """
+
+    name: str
+    tracking: Tracking = Tracking.CONNTRACK
+    translates: bool = True
+    tcp: Axes = Axes()
+    udp: Axes = Axes()
+    step: int = 1
+    foreign: float = 0.0
+    stray: Stray = Stray.DROPPED
+    pickup: Pickup = Pickup.SYN_OR_ACK
+    rst: Ending = Ending.TRACKED
+    icmp: Ending = Ending.KEEPS
+    drops_syn: bool = False
+    liberal: bool = False
+    timers: Timers = Timers()
+
+
+_CONE = Axes(mapping=By.NOTHING, filtering=By.NOTHING)
+_RANDOM = Axes(ports=Ports.RANDOM)
+_SEQUENTIAL = Axes(ports=Ports.SEQUENTIAL)
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("open", Tracking.NOTHING, translates=False),
+        Kind("firewall", translates=False),
+        Kind("linux"),
+        Kind("linux-reject", stray=Stray.REFUSED),
+        Kind("linux-synfilter", drops_syn=True),
+        Kind("linux-liberal", liberal=True),
+        Kind("linux-noloose", pickup=Pickup.SYN),
+        Kind("untracked", Tracking.HOLES, pickup=Pickup.ANYTHING, icmp=Ending.SWALLOWED),
+        Kind(
+            "cone",
+            Tracking.HOLES,
+            tcp=_CONE,
+            udp=_CONE,
+            pickup=Pickup.ANYTHING,
+            timers=Timers(hole_tcp=7440.0, hole_udp=300.0),
+        ),
+        Kind("random", tcp=_RANDOM, udp=_RANDOM),
+        Kind("sequential", tcp=_SEQUENTIAL, udp=_SEQUENTIAL),
+        Kind("cgn"),
+        Kind("icmp-kills", icmp=Ending.KILLS),
+        Kind("rst-kills", rst=Ending.KILLS),
+        Kind("blacklist", stray=Stray.BLOCKS),
+    )
+}
+
+
+Side = str | Kind | Sequence[Kind]
+
+
+def layers(kind: Side) -> tuple[Kind, ...]:
+    """The boxes from the host outwards: of a name as the kernel lab takes it, or of the axes themselves."""
+    if isinstance(kind, str):
+        return tuple(_kind(box) for box in pages.boxes(kind))
+    return (kind,) if isinstance(kind, Kind) else tuple(kind)
+
+
+def _kind(box: pages.Box) -> Kind:
+    kind, given = KINDS[box.kind], box.parameters
+    return replace(kind, step=given.get("step", kind.step), foreign=given.get("foreign", kind.foreign))
