@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from punchd.core.attempt import LINGER_S
+from punchd.daemon.driver import GUARD_S
 from punchd.lab.namespace import Namespace
 from punchd.lab.pair import DAEMON
 from punchd.words.addresses import PUNCH_PORTS
@@ -28,6 +30,9 @@ from punchd.words.addresses import PUNCH_PORTS
 BENT = (sys.executable, str(Path(__file__).with_name("bent_daemon.py")))
 NOBODY = 65534
 TIME_WAIT, SYN_SENT, LISTEN, ESTABLISHED = 6, 2, 10, 1
+
+QUIET_S = LINGER_S + GUARD_S + 0.3
+"""After an attempt that succeeded, both daemons have forgotten it."""
 
 _START_PATIENCE_S = 15.0
 _STOP_PATIENCE_S = 5.0
@@ -68,7 +73,9 @@ class Daemon:
         deadline = time.monotonic() + _START_PATIENCE_S
         while not answers(self.path):
             if self.child.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"punchd does not listen; its last words:\n{self.log()[-2000:]}")
+                said = self.log()[-2000:]
+                shutil.rmtree(self._folder, ignore_errors=True)
+                raise RuntimeError(f"punchd does not listen; its last words:\n{said}")
             time.sleep(0.005)
         return self
 
@@ -108,7 +115,7 @@ class Daemon:
         counts: dict[str, int] = json.loads(answer.read_text(encoding="ascii"))
         return counts
 
-    def settles(self, before: dict[str, int], *, within_s: float = 4.0) -> dict[str, tuple[int, int]]:
+    def settles(self, before: dict[str, int], *, within_s: float = 2 * QUIET_S) -> dict[str, tuple[int, int]]:
         """What differs from the earlier counts once there was time to settle; nothing if nothing leaks."""
         deadline = time.monotonic() + within_s
         exact = before.keys() - {"blocks"}  # an interpreter caches; these are for bounds, not for equality

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from duo import Duo, Talker, duo, initiate
-from running import BENT, held_sockets, punch_sockets, rules
+from running import BENT, QUIET_S, held_sockets, punch_sockets, rules
 
 from punchd import client
 
@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 # all of them pass where nothing is in the way
 TECHNIQUES = ["tcp-direct", "tcp-simopen", "tcp-midstream", "tcp-syni", "tcp-nutss", "udp", "auto"]
-SETTLE_S = 6.0
 WAITS = {2, 3, 10}
 """SYN-SENT, SYN-RECV and LISTEN: states of a socket that still hopes."""
 
@@ -34,7 +33,7 @@ def _both() -> Iterator[Duo]:
     with duo("open", "open", command_a=counted, command_b=counted) as made:
         for technique in TECHNIQUES:
             asyncio.run(_succeed(made, random.Random(technique)))
-        time.sleep(2.2)  # the responder lingers
+        time.sleep(QUIET_S)
         yield made
 
 
@@ -131,11 +130,11 @@ def _holds_nothing_new(both: Duo, deeds: Callable[[], None]) -> None:
     """Perform the deeds; afterwards each count of each daemon is what it was."""
     daemons = (both.a, both.b)
     for daemon in daemons:
-        daemon.settles(daemon.counts() | {"flows": 0, "tuples": 0}, within_s=SETTLE_S)
+        daemon.settles(daemon.counts() | {"flows": 0, "tuples": 0})
     before = [(daemon.counts(), rules(daemon.place)) for daemon in daemons]
     deeds()
     for daemon, (counts, ruleset) in zip(daemons, before, strict=True):
-        assert {} == daemon.settles(counts, within_s=SETTLE_S)
+        assert {} == daemon.settles(counts)
         assert ruleset == rules(daemon.place)
         assert [] == held_sockets(daemon.place)
     for daemon in daemons:
