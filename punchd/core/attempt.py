@@ -90,12 +90,14 @@ class Attempt:
         "started",
         "state",
         "terms",
+        "timeout_s",
         "told",
     )
 
     def __init__(self, *, terms: Terms, local: str, remote: str, timeout_s: float, now: float, state: State) -> None:
         self.terms, self.local, self.remote = terms, local, remote
         self.started = self.now = now
+        self.timeout_s = timeout_s
         self.expires = now + timeout_s
         self.pairs: list[Pair] = []
         self.state = state
@@ -223,15 +225,16 @@ class Initiating(Attempt):
     """The initiator's side: primes every pair, speaks once, answers, and takes what the responder chose."""
 
     __slots__ = (
-        "_early",
         "_early_given",
         "_heard",
-        "_nominal",
         "_ports",
         "_redraws",
         "_settled",
+        "early",
         "in_turn",
         "patience_ms",
+        "public",
+        "techniques",
     )
 
     def __init__(
@@ -240,9 +243,9 @@ class Initiating(Attempt):
     ) -> None:  # fmt: skip
         super().__init__(terms=terms, local=local, remote=remote, timeout_s=timeout_s, now=now, state=State.PRIMING)
         self._ports, self._redraws = ports, REDRAWS
-        self._early = early
         self._early_given: Pair | None = None
-        self._nominal, self.in_turn, self.patience_ms = public, in_turn, int(timeout_s * 1000)
+        self.public, self.techniques, self.early = public, techniques, early
+        self.in_turn, self.patience_ms = in_turn, int(timeout_s * 1000)
         self._settled = False
         self._heard: set[int] = set()
         for name in techniques:
@@ -270,7 +273,7 @@ class Initiating(Attempt):
             self._consider_notifying()
             return
         answered = [pair for pair in self.pairs if pair.answered]
-        if self._early and not self._early_given and len(answered) == 1 and answered[0].early:
+        if self.early and not self._early_given and len(answered) == 1 and answered[0].early:
             self._early_given = answered[0]
             self._close_others(answered[0])
             self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
@@ -298,7 +301,7 @@ class Initiating(Attempt):
             Notify(
                 Notification(
                     self.terms.nonce,
-                    self._nominal,
+                    self.public,
                     self.remote,
                     TECHNIQUES[offers[0].technique].transport,
                     offers,
@@ -325,7 +328,7 @@ class Initiating(Attempt):
 class Responding(Attempt):
     """The responder's side: fires pair after pair, chooses the first proven one, and says so."""
 
-    __slots__ = ("_linger_until", "_next_at", "_offers", "_pause_s", "_serial")
+    __slots__ = ("_linger_until", "_next_at", "_offers", "_pause_s", "_serial", "notification", "runnable")
 
     def __init__(
         self,
@@ -345,6 +348,7 @@ class Responding(Attempt):
             now=now,
             state=State.FIRING,
         )
+        self.notification, self.runnable = notification, runnable
         self._offers = [o for o in notification.offers if o.technique in runnable]
         self._serial = notification.blind or terms.blind
         self._pause_s = TURN_S if notification.in_turn or self._serial else STAGGER_S

@@ -55,7 +55,7 @@ class Caller(Protocol):
 class Journal(Protocol):
     """Where a run's steps are written, if anybody asked."""
 
-    def step(self, event: seen.Event, now: float, state: str, effects: list[do.Effect]) -> None: ...
+    def step(self, event: seen.Event | None, now: float, state: str, effects: list[do.Effect]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -136,7 +136,10 @@ class Driver:
             self._arm(run)
 
     def _begin(self, run: Run) -> None:
-        self._perform(run, run.attempt.begin())
+        effects = run.attempt.begin()
+        if run.journal is not None:
+            run.journal.step(None, run.attempt.now, run.attempt.state.name, effects)
+        self._perform(run, effects)
         run.inbox.append(seen.Settled())
         self._work_off(run)
 
@@ -175,6 +178,8 @@ class Driver:
 
     def _on_timer(self, run: Run) -> None:
         run.timer = None
+        if self._host.ring is not None:
+            self._drain_ring()  # what has happened comes before what has not
         deadline = run.attempt.deadline
         if deadline is not None and deadline <= self._clock() + 0.0005:
             self.feed(run, seen.DeadlinePassed())
@@ -329,7 +334,15 @@ class Driver:
 
     # -- sockets ---------------------------------------------------------------------------------------------------
 
+    def _ring_first(self, held: Held) -> bool:
+        """What the ring holds came before the socket's news (core/attempt.py). Whether the pair survived reading it."""
+        if self._host.ring is not None:
+            self._drain_ring()
+        return held.sock is not None or held.listener is not None
+
     def _on_writable(self, run: Run, held: Held) -> None:
+        if not self._ring_first(held):
+            return
         assert held.sock is not None
         self._loop.remove_writer(held.sock)
         failure = sockets.failure(held.sock)
@@ -340,6 +353,8 @@ class Driver:
         self.feed(run, seen.Connected(held.pair))
 
     def _on_acceptable(self, run: Run, held: Held) -> None:
+        if not self._ring_first(held):
+            return
         assert held.listener is not None
         sock = sockets.accept(held.listener, held.remote)
         if sock is None:
@@ -357,6 +372,8 @@ class Driver:
             self._loop.add_reader(held.sock, self._on_stream_readable, run, held)
 
     def _on_stream_readable(self, run: Run, held: Held) -> None:
+        if not self._ring_first(held):
+            return
         assert held.sock is not None
         self._loop.remove_reader(held.sock)
         failure = sockets.failure(held.sock)

@@ -22,6 +22,7 @@ from punchd.daemon.admission import Admission
 from punchd.daemon.config import Config
 from punchd.daemon.driver import Driver, Run
 from punchd.daemon.host import Host, open_host
+from punchd.daemon.journal import Journals
 from punchd.daemon.session import Call, EndpointCall, Session
 from punchd.edge.connection import Callbacks, Connection, Credentials
 from punchd.edge.control import ControlServer
@@ -43,6 +44,7 @@ class Service:
         self.started = time.monotonic()
         self.admission = Admission(config, host, secrets.SystemRandom())
         self.driver = Driver(loop, host)
+        self._journals = Journals(config.journal)
         self._admitted = _admitted_users(config)
         self._sessions: dict[int, Session] = {}
         self._punched = self._failed = 0
@@ -62,7 +64,7 @@ class Service:
 
     def launch(self, attempt: Attempt, call: Call) -> Run:
         """Hand an admitted attempt to the driver."""
-        return self.driver.launch(attempt, call)
+        return self.driver.launch(attempt, call, self._journals.open(attempt))
 
     def ended(self, call: Call) -> None:
         """An attempt is over, its descriptors are closed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import cache
 
 from punchd.lab import pages
 from punchd.lab.model_track import State, Track
@@ -176,8 +177,14 @@ Side = str | Kind | Sequence[Kind]
 def layers(kind: Side) -> tuple[Kind, ...]:
     """The boxes from the host outwards: of a name as the kernel lab takes it, or of the axes themselves."""
     if isinstance(kind, str):
-        return tuple(_kind(box) for box in pages.boxes(kind))
+        return _named(kind)
     return (kind,) if isinstance(kind, Kind) else tuple(kind)
+
+
+@cache
+def _named(kind: str) -> tuple[Kind, ...]:
+    """A page is read once: thousands of attempts a second ask."""
+    return tuple(_kind(box) for box in pages.boxes(kind))
 
 
 def _kind(box: pages.Box) -> Kind:

@@ -51,7 +51,7 @@ class Holding:
         self.tag = b""
 
 
-Watcher = Callable[[seen.Event, float, list[do.Effect]], None]
+Watcher = Callable[[seen.Event | None, float, list[do.Effect]], None]  # no event: the attempt's beginning
 
 
 class Daemon:
@@ -116,8 +116,11 @@ class Daemon:
     def launch(self, attempt: Attempt) -> None:
         """Begin the attempt."""
         self.attempt = attempt
+        effects = attempt.begin()
+        if self.watcher is not None:
+            self.watcher(None, self._clock.now, effects)
         self._busy = True
-        self._perform(attempt.begin())
+        self._perform(effects)
         self._busy = False
         self.feed(seen.Settled())
 

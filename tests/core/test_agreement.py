@@ -64,7 +64,7 @@ class Judge:
     def _watch(self, daemon: Daemon, attempt: Attempt) -> None:
         before = attempt.deadline
 
-        def judge(event: Event, now: float, effects: list[Effect]) -> None:
+        def judge(event: Event | None, now: float, effects: list[Effect]) -> None:
             nonlocal before
             deadline = attempt.deadline
             if deadline is not None:
@@ -199,8 +199,8 @@ def test_loss_costs_time_but_no_connection(technique: str | None, loss: float) -
         assert result.a.ok
 
 
-def _diary(setting: dict[str, Any]) -> list[tuple[str, float, Event, list[Effect]]]:
-    diary: list[tuple[str, float, Event, list[Effect]]] = []
+def _diary(setting: dict[str, Any]) -> list[tuple[str, float, Event | None, list[Effect]]]:
+    diary: list[tuple[str, float, Event | None, list[Effect]]] = []
 
     def watch(daemon: Daemon, attempt: Attempt) -> None:
         name = type(attempt).__name__

@@ -4,7 +4,7 @@ It refuses to test any technique: the scripts here are made for the test."""
 from __future__ import annotations
 
 import pytest
-from acts import ISN_A, ISN_B, NONCE, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, those
+from acts import ISN_A, ISN_B, NONCE, SYN_OF_A, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, those
 
 from punchd.core.pair import (
     FIRST_REFIRE_S,
@@ -21,7 +21,7 @@ from punchd.core.pair import (
     secret_tag,
     signal,
 )
-from punchd.words.effects import Abort, Clear, ClosePair, Effect, Tell
+from punchd.words.effects import Abort, Clear, ClosePair, Effect, Resend, Tell
 from punchd.words.events import (
     ACK,
     RST,
@@ -127,6 +127,44 @@ def test_predicates_know_direction_and_flags() -> None:
     assert connected(Connected(0))
     assert not connected(Readable(0))
     assert not never(Connected(0))
+
+
+def test_a_held_hole_is_primed_again_before_it_ages() -> None:
+    """The side channel may take minutes; what came in the meantime ends the wait."""
+    got: list[object] = []
+    outbox: list[Effect] = []
+    pair = Pair(0, Offer("udp", 22001, 23001), Terms(True, NONCE), outbox)
+
+    def script() -> Script:
+        got.append((yield from pair.hold(peers(SYN), lambda: pair.do(Abort), 100.0)))
+
+    pair.start(script(), 0.0)
+    for turn in (1, 2, 3):
+        assert turn * 100.0 == pair.deadline
+        pair.feed(DeadlinePassed(), turn * 100.0)
+    assert 3 == len(those(Abort, outbox))
+    pair.feed(peer_syn(), 301.0)
+    assert [peer_syn()] == got
+
+
+def test_a_tracked_syn_is_renewed_through_a_fresh_mapping() -> None:
+    """A repeated SYN does not refresh conntrack's 120 s: a RST at hole range clears it, then the same SYN again."""
+    pair, outbox = a_pair()
+    pair.reopen()
+    assert [] == outbox  # nothing left yet, so nothing to renew
+    pair.feed(own_syn(), 0.0)
+    pair.reopen()
+    assert [Clear(0, ttl=2, seq=ISN_A + 1), Resend(0, b"segment", 2)] == outbox
+
+
+def test_scripts_say_how_far_they_came() -> None:
+    """The attempt's rules are made of these words."""
+    pair, _ = a_pair()
+    assert (2, False) == (pair.hole, pair.blind)
+    pair.say_primed(SYN_OF_A)
+    pair.say_answered(early=True)
+    pair.say_proven()
+    assert (True, SYN_OF_A, True, True, True) == (pair.primed, pair.syn, pair.answered, pair.early, pair.proven)
 
 
 # -- witnessing --------------------------------------------------------------------------------------------------
@@ -252,6 +290,14 @@ def test_a_socket_that_fails_later_loses_the_pair_too() -> None:
     pair.feed(Connected(0), 0.0)
     pair.feed(SocketFailed(0, 104), 0.1)
     assert "reset-by-peer-side" == pair.fail_code
+
+
+def test_a_socket_that_fails_at_the_application_is_not_ours() -> None:
+    """After the hand-over its errors are the application's to read."""
+    pair, _ = a_pair()
+    pair.given = True
+    pair.feed(SocketFailed(0, 104), 0.1)
+    assert pair.fail_code is None
 
 
 def test_a_failed_effect_loses_the_pair() -> None:

@@ -43,6 +43,13 @@ def test_a_failed_pair_keeps_its_own_code() -> None:
     assert "port-taken" == verdict.pair_code(pair)
 
 
+def test_a_refusal_by_icmp_is_not_taken_for_a_reset() -> None:
+    """The kernel says ECONNREFUSED to both; the packets know better."""
+    pair = a_pair(evidence=Evidence(icmp=(3, 3, "198.51.100.2")))
+    pair.fail("reset-by-peer-side", "Connection refused")
+    assert "refused-by-icmp" == verdict.pair_code(pair)
+
+
 def test_the_attempt_is_named_by_its_best_pair() -> None:
     """One pair that was heard tells more than four that were not."""
     pairs = [a_pair(), a_pair("tcp-midstream", evidence=Evidence(signals=2)), a_pair("tcp-nutss")]
