@@ -105,13 +105,14 @@ def demo(names: Sequence[str] = (), *, daemon: Sequence[str] = DAEMON, logs: Pat
         f"{_MAP}\n\n{_DELAY_MS:g} ms from host to host; A and B are the hosts, each with a punchd of its own."
     )
     played: list[tuple[Act, Outcome]] = []
-    with _Interrupt():
+    # the folder is made before Ctrl-C means anything, so that none comes between making it and knowing of it
+    with tempfile.TemporaryDirectory(prefix="punchd-demo-") as folder, _Interrupt():
         try:
             for number, act in enumerate(acts, 1):
                 console.print(
                     f"\n[bold]{number} of {len(acts)}  {act.technique}[/bold]  A {act.a}, B {act.b}\n  {act.why}"
                 )
-                played.append((act, _play(act, console.print, daemon=daemon, logs=logs)))
+                played.append((act, _play(act, console.print, Path(folder), daemon=daemon, logs=logs)))
         except KeyboardInterrupt:
             console.print("\ninterrupted; every namespace and process of the demo is gone")
             return 130
@@ -144,10 +145,9 @@ class _Interrupt:
         raise KeyboardInterrupt
 
 
-def _play(act: Act, tell: Callable[[str], None], *, daemon: Sequence[str], logs: Path | None) -> Outcome:
+def _play(act: Act, tell: Callable[[str], None], folder: Path, *, daemon: Sequence[str], logs: Path | None) -> Outcome:
     outcome = Outcome()
     with (
-        tempfile.TemporaryDirectory(prefix="punchd-demo-") as folder,
         Lab(act.a, act.b, delay_ms=_DELAY_MS, echo=None) as lab,
         Pair(lab, daemon=daemon, logs=logs) as pair,
         Wire(lab) as wire,
@@ -157,8 +157,8 @@ def _play(act: Act, tell: Callable[[str], None], *, daemon: Sequence[str], logs:
         wishes += ["--udp"] if act.technique == "udp" else []
         # B first: it is to be there when A calls
         callers = [
-            _Caller(outcome.b, lab.b, [place, "bob"], pair.socket_path("b"), Path(folder), tell),
-            _Caller(outcome.a, lab.a, [place, "anna", "bob", *wishes], pair.socket_path("a"), Path(folder), tell),
+            _Caller(outcome.b, lab.b, [place, "bob"], pair.socket_path("b"), folder, tell),
+            _Caller(outcome.a, lab.a, [place, "anna", "bob", *wishes], pair.socket_path("a"), folder, tell),
         ]
         deadline = time.monotonic() + _PATIENCE_S
         for caller in callers:

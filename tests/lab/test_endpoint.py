@@ -171,7 +171,8 @@ def test_caller_that_goes_takes_its_ports_along(street: Lab, daemon: Daemon) -> 
     deadline = time.monotonic() + 2
     while (held_sockets(street.a) or daemon.fds() > fds) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert ([], fds) == (held_sockets(street.a), daemon.fds())
+    assert [] == held_sockets(street.a)
+    assert daemon.fds() <= fds
 
 
 def test_punch_leaves_from_a_kept_port_while_it_is_kept(street: Lab, daemon: Daemon) -> None:
