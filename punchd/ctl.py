@@ -107,7 +107,15 @@ def cat(
     _pump(punched.socket)
 
 
-COMMANDS: tuple[click.Command, ...] = (ping, status, netcheck, cancel, cat)
+@click.command()
+@click.argument("journal", type=click.Path(exists=True, dir_okay=False))
+def replay(journal: str) -> None:
+    """Play a journal of `punchd --journal FOLDER` again, packet by packet."""
+    # a program of its own: it needs the core, and what asks a daemon does without
+    os.execv(sys.executable, [sys.executable, "-m", "punchd.replay", journal])
+
+
+COMMANDS: tuple[click.Command, ...] = (ping, status, netcheck, cancel, cat, replay)
 
 
 @click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
