@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 seconds=${1:-10}
-shift || true
+shift || true  # no argument is fine
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(segment quote frame filter flows)
 command -v clang >/dev/null || { echo "fuzz: needs clang; on Debian: apt install clang" >&2; exit 1; }

@@ -37,7 +37,7 @@ def become(capabilities: int, uid: int = NOBODY) -> None:
 def main() -> None:
     """Import all that the daemon needs, drop, run."""
     import punchd.__main__ as program
-    import punchd.daemon.service  # noqa: F401  loads the C module and the libraries while they can be read
+    import punchd.daemon.service  # noqa: F401 - loads the C module and the libraries while they can be read
 
     become(CAPABILITIES[sys.argv.pop(1)])
     program.main()

@@ -85,7 +85,7 @@ def test_fresh_ports_are_not_drawn_for_ever() -> None:
     for _ in range(REDRAWS):
         assert [] == those(Finish, attempt.step(refused(0), 0.0))
     attempt.step(refused(0), 0.0)
-    assert "port-taken" == those(Finish, attempt.step(Settled(), 0.0))[0].outcome.code  # type: ignore[union-attr]
+    assert "port-taken" == those(Finish, attempt.step(Settled(), 0.0))[0].outcome.code
     assert attempt.done
 
 
@@ -190,7 +190,7 @@ def test_when_every_pair_is_lost_nobody_waits() -> None:
     attempt = initiating("tcp-simopen")
     begun(attempt)
     effects = attempt.step(SocketFailed(0, 111), 0.1)
-    assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code  # type: ignore[union-attr]
+    assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code
 
 
 # -- early -------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_early_without_proof_ends_in_an_error() -> None:
     begun(attempt)
     attempt.step(signalled(attempt.pairs[0], Signal.FIRE), 0.1)
     effects = attempt.step(DeadlinePassed(), 10.0)
-    assert "answer-unacknowledged" == those(Finish, effects)[0].outcome.code  # type: ignore[union-attr]
+    assert "answer-unacknowledged" == those(Finish, effects)[0].outcome.code
 
 
 # -- the responder -----------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_when_no_offer_is_left_nobody_waits() -> None:
     attempt = responding("tcp-simopen")
     attempt.begin()
     effects = attempt.step(SocketFailed(0, 111), 0.1)
-    assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code  # type: ignore[union-attr]
+    assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code
     assert attempt.done
 
 
@@ -340,7 +340,7 @@ def test_when_no_offer_is_left_nobody_waits() -> None:
 @pytest.mark.parametrize("make", [lambda: initiating("tcp-simopen"), lambda: responding("tcp-simopen")])
 def test_peer_silence_ends_with_a_verdict(make: object) -> None:
     """Not `timeout`: what was seen, and what would help."""
-    attempt = make()  # type: ignore[operator]
+    attempt = make()
     begun(attempt)
     now = 0.0
     finals: list[Finish] = []
@@ -349,7 +349,7 @@ def test_peer_silence_ends_with_a_verdict(make: object) -> None:
         now = attempt.deadline
         finals += those(Finish, attempt.step(DeadlinePassed(), now))
     assert 10.0 == now
-    assert ["nothing-heard"] == [final.outcome.code for final in finals]  # type: ignore[union-attr]
+    assert ["nothing-heard"] == [final.outcome.code for final in finals]
 
 
 def test_a_cancel_names_its_reason_and_closes_everything() -> None:

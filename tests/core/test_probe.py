@@ -230,7 +230,7 @@ def test_answers_that_do_not_fit_are_named(source: Endpoint, answer: dict[str, o
     """Raw data beside the verdict includes what went wrong."""
     street = Street(servers=Servers(ends=frozenset()))
     (_, ask) = street.asked[0]
-    street.feed(Answered(0, source, Answer(ask.transaction, **answer)))  # type: ignore[arg-type]
+    street.feed(Answered(0, source, Answer(ask.transaction, **answer)))
     assert [cause] == [silence.cause for silence in street.finding.silences]
 
 

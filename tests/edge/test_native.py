@@ -72,7 +72,7 @@ def ip(protocol: int, payload: bytes, *, options: bytes = b"", fragment: int = 0
 
 
 def icmp(quoted: bytes, *, kind: int = 11, code: int = 0, **how: object) -> bytes:
-    return ip(1, struct.pack("!BBHI", kind, code, 0, 0) + quoted, **how)  # type: ignore[arg-type]
+    return ip(1, struct.pack("!BBHI", kind, code, 0, 0) + quoted, **how)
 
 
 def flows_with(segment: Segment, *, protocol: int = TCP) -> Flows:
@@ -115,7 +115,7 @@ class TestSegments:
     )
     def test_each_option_alone_is_padded_to_four_bytes(self, change: dict[str, object], options: str) -> None:
         """The header's length counts in fours; NOPs stand where Linux puts them."""
-        assert options == build(replace(PLAIN, **change))[40:].hex()  # type: ignore[arg-type]
+        assert options == build(replace(PLAIN, **change))[40:].hex()
 
     @given(made)
     def test_headers_cut_anywhere_are_refused(self, segment: Segment) -> None:
@@ -189,7 +189,7 @@ class TestSegments:
     def test_what_cannot_be_sent_is_not_built(self, change: dict[str, int]) -> None:
         """A typo in a technique must fail here, not on the wire."""
         with pytest.raises(ValueError, match="segment_build: a field"):
-            build(replace(PLAIN, **change))  # type: ignore[arg-type]
+            build(replace(PLAIN, **change))
 
     def test_addresses_that_are_none_are_refused(self) -> None:
         """inet_aton would take 1.2 for 1.0.0.2."""
@@ -280,14 +280,14 @@ class TestFlows:
             if verb == "p":
                 if len(model) == 16 and port not in model:
                     with pytest.raises(ValueError, match="flows_put: no room"):
-                        flows.put("192.0.2.1", port, **where, token=token)  # type: ignore[arg-type]
+                        flows.put("192.0.2.1", port, **where, token=token)
                 else:
-                    flows.put("192.0.2.1", port, **where, token=token)  # type: ignore[arg-type]
+                    flows.put("192.0.2.1", port, **where, token=token)
                     model[port] = token
             elif verb == "d":
-                gone = flows.drop("192.0.2.1", port, **where)  # type: ignore[arg-type]
+                gone = flows.drop("192.0.2.1", port, **where)
                 assert (model.pop(port, None) is not None) == gone
-            got = flows.get("192.0.2.1", port, **where)  # type: ignore[arg-type]
+            got = flows.get("192.0.2.1", port, **where)
             assert model.get(port, 0) == got
             assert len(model) == len(flows)
 
@@ -309,9 +309,9 @@ class TestFlows:
         flows = Flows(1)
         where = {"remote": "192.0.2.2", "remote_port": 9}
         with pytest.raises(ValueError, match="flows_put: a field"):
-            flows.put("192.0.2.1", 1, **where, protocol=TCP, token=0)  # type: ignore[arg-type]
+            flows.put("192.0.2.1", 1, **where, protocol=TCP, token=0)
         with pytest.raises(ValueError, match="flows_put: well formed"):
-            flows.put("192.0.2.1", 1, **where, protocol=1, token=1)  # type: ignore[arg-type]
+            flows.put("192.0.2.1", 1, **where, protocol=1, token=1)
 
     def test_no_table_for_nothing(self) -> None:
         """A capacity of 0 or beyond memory is the caller's mistake."""
@@ -384,8 +384,5 @@ class TestErrors:
         """mypy believes the stub; a name that only one of them has is a lie."""
         stub = ast.parse(Path(native.__file__).parents[1].joinpath("_native.pyi").read_text())
         body = next(node for node in stub.body if isinstance(node, ast.ClassDef)).body
-        names = [
-            node.target.id if isinstance(node, ast.AnnAssign) else node.name  # type: ignore[union-attr]
-            for node in body
-        ]
+        names = [node.target.id if isinstance(node, ast.AnnAssign) else node.name for node in body]
         assert sorted(names) == sorted(dir(native.lib))

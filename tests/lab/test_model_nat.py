@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize("protocol", [TCP, UDP])
 
 def of(kind: Kind, **axes: object) -> ModelStreet:
     """A street behind this kind with other axes."""
-    return ModelStreet.of(replace(kind, **axes))  # type: ignore[arg-type] # names are checked by replace itself
+    return ModelStreet.of(replace(kind, **axes))  # names are checked by replace itself
 
 
 def opened(street: ModelStreet, protocol: int = TCP) -> ModelFlow:

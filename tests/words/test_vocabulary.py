@@ -29,7 +29,7 @@ def words_of(module: object) -> set[type]:
     return {
         word
         for _, word in inspect.getmembers(module, inspect.isclass)
-        if word.__module__ == module.__name__ and dataclasses.is_dataclass(word)  # type: ignore[attr-defined]
+        if word.__module__ == module.__name__ and dataclasses.is_dataclass(word)
     }
 
 
@@ -37,14 +37,14 @@ def words_of(module: object) -> set[type]:
 def test_words_are_values(module: object) -> None:
     """A journal keeps them, two threads of thought share them: nobody may change one."""
     for word in words_of(module):
-        assert word.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert word.__dataclass_params__.frozen
         assert "__slots__" in vars(word)
 
 
 @pytest.mark.parametrize("module", UNIONS)
 def test_unions_are_closed(module: object) -> None:
     """A word that its union forgets would fall through every match."""
-    union = UNIONS[module]  # type: ignore[index]
+    union = UNIONS[module]
     assert words_of(module) - PARTS == set(typing.get_args(union))
 
 
