@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
-from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core.attempt import Attempt
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Ports
+from punchd.core.responding import Responding
 from punchd.wire.journal import Head, JournalError, Step, Written, as_written, decode
 from punchd.words.events import (
     BY_WINDOW,
+    Called,
+    CallHeard,
     Cancelled,
     Connected,
     DeadlinePassed,
@@ -76,12 +80,12 @@ def rebuild(head: Head, steps: tuple[Step, ...]) -> Attempt:
             raise JournalError("line 1: a responder without a notification")
         return Responding(
             terms=Terms(False, head.nonce, head.hole_ttl, head.blind), local=head.local,
-            notification=head.notification, runnable=frozenset(head.runnable),
+            notification=head.notification, runnable=frozenset(head.runnable), ports=_Drawn(steps, initiating=False),
             timeout_s=head.timeout_s, now=head.now,
         )  # fmt: skip
     return Initiating(
         terms=Terms(True, head.nonce, head.hole_ttl, head.blind), local=head.local, public=head.public,
-        remote=head.remote, techniques=list(head.techniques), ports=_Drawn(steps), timeout_s=head.timeout_s,
+        remote=head.remote, rows=head.rows, ports=_Drawn(steps, initiating=True), timeout_s=head.timeout_s,
         now=head.now, early=head.early, in_turn=head.in_turn,
     )  # fmt: skip
 
@@ -125,21 +129,37 @@ class _Drawn(Ports):
 
     __slots__ = ("_left",)
 
-    def __init__(self, steps: tuple[Step, ...]) -> None:
-        opened = [fields for step in steps for name, fields in step.effects if name == "OpenPair"]
+    def __init__(self, steps: tuple[Step, ...], *, initiating: bool) -> None:
+        opened = [
+            fields
+            for step in steps
+            if not isinstance(step.event, CallHeard)  # it names the port
+            for name, fields in step.effects
+            if name == "OpenPair"
+        ]
+        if not initiating:  # a responder draws only what it opens for the second time
+            seen: set[int] = set()
+            opened = [fields for fields in opened if _again(seen, fields["pair"])]
         self._left = [(fields["local_port"], fields["remote_port"]) for fields in opened]
 
-    def draw(self, *, listens: bool) -> tuple[int, int]:
+    def draw(self, *, own_listens: bool = False, peer_listens: bool = False) -> tuple[int, int]:
         if not self._left:
             raise JournalError("it ends before its attempt had begun, or the core draws more ports today")
         return self._left.pop(0)
+
+
+def _again(seen: set[int], pair: int) -> bool:
+    known = pair in seen
+    seen.add(pair)
+    return known
 
 
 def _title(head: Head) -> str:
     if head.notification is not None:
         offers = ", ".join(offer.technique for offer in head.notification.offers)
         return f"responding to {head.notification.initiator}: {offers} (punchd {head.punchd})"
-    return f"initiating from {head.public} to {head.remote}: {', '.join(head.techniques)} (punchd {head.punchd})"
+    techniques = ", ".join(dict.fromkeys(row.technique for row in head.rows))
+    return f"initiating from {head.public} to {head.remote}: {techniques} (punchd {head.punchd})"
 
 
 def _tell_event(event: Event) -> str:
@@ -159,6 +179,10 @@ def _tell_event(event: Event) -> str:
             return f"< pair {event.pair}: ICMP {event.type}/{event.code} from {event.sender}"
         case EffectFailed():
             return f"! pair {event.pair}: {event.code}, {event.cause}"
+        case CallHeard():
+            return f"< second message: {len(event.message.ready)} ready"
+        case Called():
+            return f"< pair {event.pair}: called"
         case Cancelled():
             return f"! {event.code}"
         case Settled():

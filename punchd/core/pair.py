@@ -15,6 +15,10 @@ like its paper's sequence diagram. Every script, of either transport, is the sam
 
 While a script waits, `again` re-sends its last word at 150 ms, 390 ms, 774 ms, ...: no technique waits for a
 kernel's retransmission. A re-fired segment is harmless: the peer's NAT was primed before we were told to fire.
+
+Where the plan says that the initiator must fire (words/notification.py, Opening), its PRIME goes all the way, every
+20 ms or once it is called; the responder's first FIRE opens its own NAT, and it fires again when it hears a PRIME. The
+other three segments, and with them the rule by which both sides choose, stay what they are.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from punchd.words.events import (
     RST,
     SYN,
     SYN_ACK,
+    Called,
     Connected,
     DeadlinePassed,
     EffectFailed,
@@ -43,7 +48,8 @@ from punchd.words.events import (
     SignalSeen,
     SocketFailed,
 )
-from punchd.words.notification import Offer, Syn
+from punchd.words.notification import Opening, Syn
+from punchd.words.plan import Candidate
 
 P = ParamSpec("P")
 ScriptEvent = PairEvent | DeadlinePassed
@@ -53,6 +59,8 @@ Wanted = Callable[[ScriptEvent], bool]
 
 FIRST_REFIRE_S = 0.150
 REFIRE_GROWTH = 1.6
+INSIST_S = 0.020  # how often an initiator fires at a peer that is not known to be ready ...
+INSIST_SHARE = 0.02  # ... and later, as a share of the time waited so far: what a miss may add to it
 REFIRE_CEILING_S = 2.0
 
 # How long a primed hole may wait before it is primed again: well within the shortest life met in the field.
@@ -90,6 +98,10 @@ class Evidence:
     errno: int | None = None
     failed_effect: str | None = None
 
+    def told(self, signal: Signal) -> bool:
+        """Whether the peer's punchd signalled this."""
+        return bool(self.signals & 1 << signal)
+
     def heard(self) -> bool:
         """Whether the peer itself was heard at all."""
         return self.peer_syn or self.peer_syn_ack or self.signals > 0
@@ -101,7 +113,9 @@ class Pair:
     __slots__ = (
         "_again",
         "_interval",
+        "aim_port",
         "answered",
+        "calls",
         "closed",
         "committed",
         "connected",
@@ -114,23 +128,28 @@ class Pair:
         "given",
         "handshake",
         "index",
+        "moved",
         "now",
         "offer",
         "outbox",
+        "own_port",
         "own_syn",
+        "patient",
         "primed",
         "proven",
         "rcv_nxt",
         "reach_at",
+        "refused",
         "script",
         "snd_nxt",
         "syn",
         "terms",
     )  # fmt: skip
 
-    def __init__(self, index: int, offer: Offer, terms: Terms, outbox: list[Effect]) -> None:
+    def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
         self.index = index
-        self.offer = offer
+        self.offer = candidate.offer
+        self.own_port, self.aim_port = candidate.own_port, candidate.aim_port
         self.terms = terms
         self.outbox = outbox
         self.evidence = Evidence()
@@ -144,7 +163,8 @@ class Pair:
         self.snd_nxt: int | None = None
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
-        self.early = self.given = self.handshake = False
+        self.early = self.given = self.handshake = self.moved = False
+        self.patient = self.refused = self.calls = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -241,6 +261,52 @@ class Pair:
             self.do(Clear, ttl=self.hole, seq=(self.own_syn.seq + 1) & SEQ_MASK)
             self.do(Resend, self.own_syn.segment, self.hole)
 
+    def insist(self, wanted: Wanted, again: Callable[[], None]) -> Waiting:
+        """Fire at a peer that may not be ready, until it is heard."""
+        began = self.now
+        while True:
+            pause_s = max(INSIST_S, (self.now - began) * INSIST_SHARE)
+            event = yield from self.until(wanted, within_s=pause_s)
+            if not isinstance(event, DeadlinePassed):
+                return event
+            again()
+
+    def opens(self, prime: Callable[[int | None], None], wanted: Wanted, every_s: float) -> Waiting:
+        """The initiator's PRIME as the plan wants it, until the responder is heard; `prime` takes a TTL."""
+        opening = self.offer.opening
+        if opening is Opening.PRIMED:
+            prime(self.hole)
+            self.say_primed()
+            return (yield from self.hold(wanted, lambda: prime(self.hole), every_s))
+        if opening is Opening.CALLED:
+            self.say_primed()
+            event = yield from self.until(lambda event: isinstance(event, Called) or wanted(event))
+            if wanted(event):
+                return event
+            prime(None)
+            return (yield from self.until(wanted, again=lambda: prime(None)))
+        prime(None)
+        self.say_primed()
+        return (yield from self.insist(wanted, lambda: prime(None)))
+
+    def fires(self, every_s: float) -> Script:
+        """The responder's FIRE as the plan wants it, until the initiator answers."""
+
+        def fire() -> None:
+            self.tell(Signal.FIRE)
+
+        if self.waits:
+            self.tell(Signal.FIRE, ttl=self.hole)
+            self.calls = self.offer.opening is Opening.CALLED
+            yield from self.hold(_heard, lambda: self.tell(Signal.FIRE, ttl=self.hole), every_s)
+        fire()
+        yield from self.until(signal(Signal.ANSWER), again=fire)
+
+    @property
+    def waits(self) -> bool:
+        """The responder opens its own NAT and waits for the initiator's packet."""
+        return self.offer.opening in (Opening.REFIRED, Opening.CALLED)
+
     def repeat(self, stimulus: Wanted, again: Callable[[], None]) -> Script:
         """Until the attempt ends this pair: answer each repeated stimulus, and unasked with growing pauses."""
         while True:
@@ -307,7 +373,8 @@ class Pair:
                     self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
-                if not self.given:
+                self.refused = True
+                if not self.given and not self.patient:
                     self.fail(
                         "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )
@@ -318,7 +385,7 @@ class Pair:
                 self.fail(event.code, event.cause)
             case Readable():
                 self.committed = True
-            case DeadlinePassed():
+            case DeadlinePassed() | Called():
                 pass
         return event
 
@@ -383,6 +450,11 @@ def peers(flags: int) -> Wanted:
 def signal(which: Signal) -> Wanted:
     """The peer's punchd signalled."""
     return lambda event: isinstance(event, SignalSeen) and event.signal is which
+
+
+def _heard(event: ScriptEvent) -> bool:
+    """The initiator's punchd said anything at all."""
+    return isinstance(event, SignalSeen)
 
 
 def connected(event: ScriptEvent) -> bool:

@@ -54,6 +54,8 @@ def pair_code(pair: Pair) -> str:
         return pair.fail_code
     if seen.heard() or seen.own_syn_ack:
         return "answer-unacknowledged"
+    if pair.moved:
+        return "port-taken"
     if seen.rst_ttl is not None:
         return "reset-by-peer-side"
     if refused:

@@ -10,10 +10,11 @@ from collections import OrderedDict
 from ipaddress import IPv4Address
 
 from punchd.core import plan
-from punchd.core.attempt import Initiating, Responding
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Dice, Ports
 from punchd.core.probe import Probe
+from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.config import Config
 from punchd.daemon.host import Host
@@ -71,7 +72,7 @@ class Admission:
             local=local,
             public=self._public(request, local),
             remote=remote,
-            techniques=techniques,
+            rows=plan.rows(techniques, listed=bool(request.techniques)),
             ports=self.ports,
             timeout_s=request.timeout_ms / 1000,
             now=time.monotonic(),
@@ -97,6 +98,7 @@ class Admission:
             local=self._route(notification.initiator),
             notification=notification,
             runnable=runnable,
+            ports=self.ports,
             timeout_s=request.timeout_ms / 1000,
             now=time.monotonic(),
         )

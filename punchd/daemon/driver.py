@@ -24,7 +24,7 @@ from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.errors import Code
-from punchd.words.notification import Notification
+from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 
 log: Any = structlog.get_logger()
@@ -45,6 +45,7 @@ class Caller(Protocol):
     def name(self) -> str: ...
 
     def notification(self, notification: Notification) -> None: ...
+    def call_back(self, message: SecondMessage) -> None: ...
     def progress(self, progress: Progress) -> None: ...
     def early(self, fd: int, technique: str, local: str, remote: str) -> None: ...
     def punched(self, outcome: Punched, fd: int | None) -> None: ...
@@ -89,8 +90,8 @@ class Driver:
             do.OpenPair: self._open_pair, do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
             do.Materialise: self._materialise, do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl,
             do.Resend: self._resend, do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear,
-            do.ClosePair: self._close_pair, do.Notify: self._notify, do.Report: self._report,
-            do.HandOver: self._hand_over, do.Finish: self._finish,
+            do.ClosePair: self._close_pair, do.Notify: self._notify, do.CallBack: self._call_back,
+            do.Report: self._report, do.HandOver: self._hand_over, do.Finish: self._finish,
         }  # fmt: skip
         if host.ring is not None:
             loop.add_reader(host.ring.fileno(), self._drain_ring)
@@ -239,7 +240,8 @@ class Driver:
 
     def _connect(self, run: Run, effect: do.Connect) -> None:
         held = run.held[effect.pair]
-        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port="repair" in self._host.able)
+        able = "repair" in self._host.able
+        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, isn=effect.isn)
         self._loop.add_writer(held.sock, self._on_writable, run, held)
 
     def _abort(self, run: Run, effect: do.Abort) -> None:
@@ -308,6 +310,9 @@ class Driver:
 
     def _notify(self, run: Run, effect: do.Notify) -> None:
         run.caller.notification(effect.notification)
+
+    def _call_back(self, run: Run, effect: do.CallBack) -> None:
+        run.caller.call_back(effect.message)
 
     def _report(self, run: Run, effect: do.Report) -> None:
         run.caller.progress(effect.progress)

@@ -175,7 +175,7 @@ class _Side:
     def _open_port(self, effect: do.OpenPort) -> None:
         cause = ""
         for _ in range(PORT_DRAWS):
-            number, _ = self._draw.draw(listens=False)
+            number, _ = self._draw.draw()
             try:
                 port = edge.open_port(self.probe.transport, (self.probe.local, number))
             except OSError as error:

@@ -13,11 +13,11 @@ from punchd.daemon.endpoint import Search
 from punchd.edge.connection import Connection
 from punchd.wire import replies
 from punchd.wire.descriptor import encode_descriptor
-from punchd.wire.peer import encode_notification
+from punchd.wire.peer import decode_second, encode_notification, encode_second
 from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
-from punchd.words.events import Cancelled
+from punchd.words.events import CallHeard, Cancelled
 from punchd.words.nat import Descriptor
-from punchd.words.notification import Notification
+from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 from punchd.words.probing import Finding, Observation
 from punchd.words.requests import Cancel, FindEndpoint, Initiate, Notify, Ping, Request, Respond, Status
@@ -117,11 +117,9 @@ class Session:
         call.begin(Search(service.loop, probes, service.admission.ports, call))
 
     def _notify(self, request: Notify) -> None:
-        self._attempt(request.attempt)
-        raise RequestError(
-            Code.BAD_VALUE, "notification: no technique of this attempt waits for a second message",
-            advice="carry only notifications that punchd gave out",
-        )  # fmt: skip
+        attempt = self._attempt(request.attempt)
+        attempt.hear(decode_second(request.notification, attempt.secret))
+        self._answer(request.id)
 
     def _cancel(self, request: Cancel) -> None:
         call = self._open.get(request.attempt)
@@ -169,6 +167,17 @@ class Call:
         """What the log and `status` call it: the connection's number and the caller's id."""
         return f"{self.session.connection.number}/{self.id}"
 
+    def hear(self, message: SecondMessage) -> None:
+        """The peer's second message. PeerError: it is not of this attempt."""
+        if self.run is None or self.run.attempt.terms.nonce != message.nonce:
+            raise PeerError(
+                Code.NOTIFICATION_BROKEN, f"the second message is not of attempt {self.id!r}",
+                advice="hand each second message to the attempt whose notification the peer responded to",
+            )  # fmt: skip
+        if not self.run.attempt.terms.initiating:
+            raise RequestError(Code.BAD_VALUE, f"attempt: {self.id!r} responds; second messages are for initiators")
+        self.session._service.driver.feed(self.run, CallHeard(message))
+
     def cancel(self, code: Code) -> bool:
         """End it; its final line says `code`. False: it has not begun."""
         if self.run is None:
@@ -178,6 +187,10 @@ class Call:
 
     def notification(self, notification: Notification) -> None:
         text = encode_notification(notification, self.secret)
+        self.session.connection.send(replies.progress(self.id, "notify", notification=text))
+
+    def call_back(self, message: SecondMessage) -> None:
+        text = encode_second(message, self.secret)
         self.session.connection.send(replies.progress(self.id, "notify", notification=text))
 
     def progress(self, progress: Progress) -> None:

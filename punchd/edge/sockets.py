@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from functools import cache
 
 from punchd.edge import native
@@ -16,8 +17,12 @@ _TAG_ROOM = 64
 STRANGER = -1
 
 
-def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None, *, force_port: bool) -> socket.socket:
+def connecting(
+    local: tuple[str, int], remote: tuple[str, int], ttl: int | None, *, force_port: bool, isn: int | None = None
+) -> socket.socket:
     """A socket whose SYN has left when this returns.
+
+    `isn`: the SYN's sequence number (needs `force_port`: it is set in repair mode, as a queue's number).
 
     `force_port`: bind in repair mode (CAP_NET_ADMIN), which ignores other connections on the port: those handed over
     forbid its reuse, and so does their TIME-WAIT (inet_connection_sock.c, inet_csk_get_port).
@@ -34,6 +39,9 @@ def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None,
         if force_port:
             enter_repair(sock)
             sock.bind(local)
+            if isn is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ, isn.to_bytes(4, sys.byteorder))
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _REPAIR_OFF_SILENTLY)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -208,7 +216,7 @@ def enter_repair(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
 
 
-_TCP_REPAIR = 19
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ, _SEND_QUEUE = 19, 20, 21, 2  # linux/tcp.h
 _REPAIR_OFF_SILENTLY = -1  # TCP_REPAIR_OFF_NO_WP
 
 

@@ -318,9 +318,10 @@ class Kernel:
 
     # -- system calls --------------------------------------------------------------------------------------------
 
-    def connect(self, port: int, remote: int, ttl: int | None) -> Tcp:
+    def connect(self, port: int, remote: int, ttl: int | None, *, isn: int | None = None) -> Tcp:
         """A socket whose SYN has left."""
-        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(self.isn(port, remote)), rcv_nxt=0)
+        first = self.isn(port, remote) if isn is None else isn
+        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(first), rcv_nxt=0)
         sock.ttl = ttl or FULL_TTL
         self.adopt(sock)
         sock.send_syn()

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
+from .notification import SecondMessage
+
 
 class Flags(IntFlag):
     """TCP flags (RFC 9293, section 3.1)."""
@@ -105,6 +107,20 @@ class EffectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """The peer's second message came: it is ready for this pair."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallHeard:
+    """The caller handed in the peer's second message."""
+
+    message: SecondMessage
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """The caller asked to stop, hung up, or the daemon ends; `code` says which."""
 
@@ -121,8 +137,8 @@ class DeadlinePassed:
     """The time the machine named in `deadline` has come."""
 
 
-PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed
-Event = PairEvent | Cancelled | Settled | DeadlinePassed
+PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed | Called
+Event = PairEvent | CallHeard | Cancelled | Settled | DeadlinePassed
 
 WINDOWS = {Signal.FIRE: 20550, Signal.ANSWER: 20545, Signal.COMMIT: 20547, Signal.PRIME: 20560}
 """The window field of each signal on TCP; csrc/punchd.h says the same and a test compares them."""

@@ -3,6 +3,8 @@ It refuses to model a net: events are fed by hand (tests/core/test_agreement.py 
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from acts import (
     ISN_A,
@@ -21,8 +23,11 @@ from acts import (
     those,
 )
 
-from punchd.core.attempt import LINGER_S, REDRAWS, STAGGER_S, TURN_S, Attempt, Responding, State
+from punchd.core.attempt import Attempt, State
+from punchd.core.initiating import REDRAWS
 from punchd.core.pair import Terms
+from punchd.core.ports import Ports
+from punchd.core.responding import LINGER_S, STAGGER_S, TURN_S, Responding
 from punchd.words.addresses import Endpoint
 from punchd.words.effects import ClosePair, Finish, HandOver, Notify, OpenPair, Report, Tell
 from punchd.words.events import (
@@ -266,6 +271,7 @@ def test_what_cannot_run_here_is_passed_over() -> None:
     theirs = responding("tcp-midstream", "tcp-simopen")
     attempt = Responding(
         terms=theirs.terms, local=theirs.local, runnable=frozenset({"tcp-simopen"}), timeout_s=1.0, now=0.0,
+        ports=Ports(random.Random(1)),
         notification=notified("tcp-midstream", "tcp-simopen"),
     )  # fmt: skip
     assert ["tcp-simopen"] == [opened.technique for opened in those(OpenPair, attempt.begin())]

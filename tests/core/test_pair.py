@@ -4,7 +4,7 @@ It refuses to test any technique: the scripts here are made for the test."""
 from __future__ import annotations
 
 import pytest
-from acts import ISN_A, ISN_B, NONCE, SYN_OF_A, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, those
+from acts import ISN_A, ISN_B, NONCE, SYN_OF_A, candidate, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, those
 
 from punchd.core.pair import (
     FIRST_REFIRE_S,
@@ -37,12 +37,11 @@ from punchd.words.events import (
     SignalSeen,
     SocketFailed,
 )
-from punchd.words.notification import Offer
 
 
 def a_pair(script: Script | None = None, *, initiating: bool = True, blind: bool = False) -> tuple[Pair, list[Effect]]:
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("tcp-simopen", 22001, 23001), Terms(initiating, NONCE, blind=blind), outbox)
+    pair = Pair(0, candidate("tcp-simopen"), Terms(initiating, NONCE, blind=blind), outbox)
     pair.start(waits_for_ever(pair) if script is None else script, 0.0)
     return pair, outbox
 
@@ -57,7 +56,7 @@ def waits_for_ever(pair: Pair) -> Script:
 def test_a_wait_repeats_the_last_word_with_growing_pauses() -> None:
     """No technique waits for the kernel's retransmission, and none floods."""
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("udp", 22001, 23001), Terms(True, NONCE), outbox)
+    pair = Pair(0, candidate("udp"), Terms(True, NONCE), outbox)
 
     def script() -> Script:
         yield from pair.until(never, again=lambda: pair.do(Abort))
@@ -101,7 +100,7 @@ def test_a_wait_without_repetition_has_no_deadline() -> None:
 def test_repeat_answers_each_stimulus_at_once_and_unasked_later() -> None:
     """The peer's re-fired word is a cry for our answer, which got lost."""
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("udp", 22001, 23001), Terms(True, NONCE), outbox)
+    pair = Pair(0, candidate("udp"), Terms(True, NONCE), outbox)
     pair.start(pair.repeat(peers(SYN), lambda: pair.do(Abort)), 0.0)
     pair.feed(peer_syn(), 0.05)
     pair.feed(peer_syn(), 0.10)
@@ -133,7 +132,7 @@ def test_a_held_hole_is_primed_again_before_it_ages() -> None:
     """The side channel may take minutes; what came in the meantime ends the wait."""
     got: list[object] = []
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("udp", 22001, 23001), Terms(True, NONCE), outbox)
+    pair = Pair(0, candidate("udp"), Terms(True, NONCE), outbox)
 
     def script() -> Script:
         got.append((yield from pair.hold(peers(SYN), lambda: pair.do(Abort), 100.0)))

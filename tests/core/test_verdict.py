@@ -4,15 +4,15 @@ It refuses to run a technique; evidence is written down by hand."""
 from __future__ import annotations
 
 import pytest
+from acts import candidate
 
 from punchd.core import verdict
 from punchd.core.pair import Evidence, Pair, Terms
 from punchd.words.errors import Code
-from punchd.words.notification import Offer
 
 
 def a_pair(technique: str = "tcp-simopen", *, blind: bool = False, evidence: Evidence | None = None) -> Pair:
-    pair = Pair(0, Offer(technique, 22001, 23001), Terms(True, bytes(16), blind=blind), [])
+    pair = Pair(0, candidate(technique), Terms(True, bytes(16), blind=blind), [])
     pair.evidence = evidence or Evidence()
     return pair
 
