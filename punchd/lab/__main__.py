@@ -19,6 +19,8 @@ from .accept import accept as run_table
 from .demo import ACTS
 from .demo import demo as play
 from .pair import DAEMON, PRIVILEGES, Pair, Result
+from .search import DEPTH, Discipline, ladder, short
+from .search import search as search_orders
 from .topology import Lab
 
 
@@ -135,6 +137,26 @@ def accept(runs: int, only: str, daemon: str, logs: Path | None) -> None:
 def demo(techniques: tuple[str, ...], daemon: str, logs: Path | None) -> None:
     """Each technique in turn, or those named, and a table of what happened; status 1 if one did not connect."""
     raise SystemExit(play(techniques, daemon=daemon.split() or DAEMON, logs=logs))
+
+
+@main.command()
+@click.argument("kind_a", type=_kind, required=False)
+@click.argument("kind_b", type=_kind, required=False)
+@click.option("--transport", type=click.Choice(["tcp", "udp"]), help="Both, if it is not said.")
+@click.option("--discipline", type=click.Choice([each.name.lower() for each in Discipline]), help="When A may send.")
+@click.option("--depth", default=DEPTH, show_default=True, help="Packets before data flows, at most.")
+def search(
+    kind_a: str | None, kind_b: str | None, transport: str | None, discipline: str | None, depth: int
+) -> None:  # fmt: skip
+    """The shortest order of packets that lets data pass both modelled NATs; without kinds, a line for each pair."""
+    disciplines = (Discipline[discipline.upper()],) if discipline else tuple(Discipline)
+    many = kind_a is None or kind_b is None
+    for protocol in (transport,) if transport else ("tcp", "udp"):
+        for a in (kind_a,) if kind_a else pages.KINDS:
+            for b in (kind_b,) if kind_b else pages.KINDS:
+                found = search_orders(a, b, protocol, disciplines=disciplines, depth=depth)
+                line = f"{protocol}  {a:16} {b:16} {found.discipline.name.lower():8} {short(found)}"
+                print(line if many else f"{ladder(found)}\n")
 
 
 @main.command()

@@ -9,7 +9,9 @@ sessions. One host sits behind each box, so preserved ports never collide.
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from punchd.lab import model_track as conntrack
@@ -134,6 +136,22 @@ class Nat:
         """Whether a SYN that was held has met none from inside."""
         mapping = self._by_public.get(self._key((True, packet.dst, (remote, packet.src))))
         return mapping is None or self._session((True, mapping.inside, (remote, packet.src)), now) is None
+
+    def state(self) -> Hashable:
+        """All that the box remembers, but for the times at which it forgets: equal states answer all packets alike."""
+        return (
+            frozenset((flow, one.replied, one.from_outside, one.track and one.track.memory()) for flow, one in
+                      self._sessions.items()),
+            frozenset((key, mapping.public) for key, mapping in self._by_inside.items()),
+            frozenset(self._known), frozenset(self._blocked), self._counted,
+        )  # fmt: skip
+
+    def life_s(self, packet: Carried, now: float, remote: str = "") -> float:
+        """How long the session of this packet from inside lives without another."""
+        if self._kind.tracking is Tracking.NOTHING:
+            return math.inf
+        session = self._session((isinstance(packet, Segment), packet.src, (remote, packet.dst)), now)
+        return session.expires - now if session is not None else 0.0
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
