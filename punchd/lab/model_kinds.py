@@ -62,7 +62,7 @@ class Pickup(Enum):
 
 
 class Ending(Enum):
-    """What a RST or an ICMP error from outside does to the mapping. TRACKED: what the tracker says of it."""
+    """What a RST, either way, or an ICMP error from outside does to the mapping. TRACKED: what the tracker says."""
 
     TRACKED = auto()
     KEEPS = auto()
@@ -70,13 +70,43 @@ class Ending(Enum):
     SWALLOWED = auto()
 
 
+class Say(Enum):
+    """A box's word on one sort of packet. TRACKED: the tracker's. PASSES: it passes, and the tracker is not asked."""
+
+    TRACKED = auto()
+    PASSES = auto()
+    DROPPED = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What may differ between TCP and UDP (RFC 7857, section 5)."""
+    """What may differ between TCP and UDP (RFC 7857, section 5).
+
+    occupies  a stray takes its 4-tuple for a time: a flow from inside that wants it gets another port
+    """
 
     mapping: By = By.ADDRESS_AND_PORT
     filtering: By = By.ADDRESS_AND_PORT
     ports: Ports = Ports.PRESERVED
+    occupies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """The packets of a TCP session on which NATs disagree; all but the first of a session that a SYN from inside began.
+
+    syn_in       any bare SYN from outside
+    syn_ack_out  a SYN-ACK from inside before anything has come in
+    ack_out      an ACK from inside before anything has come in
+    syn_ack_in   a SYN-ACK that acknowledges something else than the SYN
+    new_number   a SYN or SYN-ACK from inside with another number than the SYN; SYN-ACKs once something has come in
+    """
+
+    syn_in: Say = Say.TRACKED
+    syn_ack_out: Say = Say.TRACKED
+    ack_out: Say = Say.TRACKED
+    syn_ack_in: Say = Say.TRACKED
+    new_number: Say = Say.TRACKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +124,7 @@ class Timers:
     closing: float = 120.0
     closed: float = 10.0
     block: float = 30.0
+    occupied: float = 30.0
     refreshed_from_outside: bool = False  # holes; conntrack's sessions always are
 
     def of(self, track: Track) -> float:
@@ -118,8 +149,9 @@ class Kind:
     translates  the host behind it has a private address
     step        of sequential ports, from one mapping to the next; may be negative
     foreign     mappings a second that neighbours take
-    drops_syn   no bare SYN comes in, whatever the state
+    rst, rst_out, icmp  what a RST from outside, one from inside, and an ICMP error from outside do
     liberal     nf_conntrack_tcp_be_liberal: no window check
+    rewrites    sequence numbers from inside are moved by an offset that each session draws
     """
 
     name: str
@@ -132,9 +164,11 @@ class Kind:
     stray: Stray = Stray.DROPPED
     pickup: Pickup = Pickup.SYN_OR_ACK
     rst: Ending = Ending.TRACKED
+    rst_out: Ending = Ending.TRACKED
     icmp: Ending = Ending.KEEPS
-    drops_syn: bool = False
+    odd: Odd = Odd()
     liberal: bool = False
+    rewrites: bool = False
     timers: Timers = Timers()
 
 
@@ -149,7 +183,7 @@ KINDS = {
         Kind("firewall", translates=False),
         Kind("linux"),
         Kind("linux-reject", stray=Stray.REFUSED),
-        Kind("linux-synfilter", drops_syn=True),
+        Kind("linux-synfilter", odd=Odd(syn_in=Say.DROPPED)),
         Kind("linux-liberal", liberal=True),
         Kind("linux-noloose", pickup=Pickup.SYN),
         Kind("untracked", Tracking.HOLES, pickup=Pickup.ANYTHING, icmp=Ending.SWALLOWED),

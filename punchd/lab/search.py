@@ -34,7 +34,7 @@ from punchd.lab.automaton import START, Automaton, Way, Word
 from punchd.lab.model_kinds import By, Kind, Ports, layers
 from punchd.words.events import ACK, RST, SYN, SYN_ACK
 
-DEPTH = 8
+DEPTH = 6
 PROBES, HOLES = 1024, 256
 LIFE_S = 120.0
 """An order must leave both NATs with a session that lives so long: Linux passes data through a closed one, for 10 s."""
