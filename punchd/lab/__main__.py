@@ -31,6 +31,13 @@ def _kind(text: str) -> str:
         raise click.BadParameter(str(error)) from error
 
 
+def _pair(kind_a: str, kind_b: str) -> None:
+    try:
+        pages.check_pair(kind_a, kind_b)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def _network(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that shape the network between the hosts."""
     for option in (
@@ -63,6 +70,7 @@ def kinds() -> None:
             given = ",".join(f"{name}={value}" for name, value in known.items())
             print(f"{'':{width}}  set with {kind}:{given}")
     print("\nA/B is kind A behind kind B: linux-reject/linux")
+    print("same:KIND, on both sides, is one box that both stand behind: same:linux, or linux/same:linux:hairpin=1")
 
 
 @main.command()
@@ -99,6 +107,7 @@ def pair(
     **network: Any,
 ) -> None:
     """Punch with one technique, or a list, and count what came of it."""
+    _pair(kind_a, kind_b)
     with Lab(kind_a, kind_b, echo=None if quiet else namespace.show, **network) as lab:
         command = daemon.split() or None
         with Pair(lab, privileges=privileges, daemon=command, logs=logs) as ready:
@@ -150,6 +159,8 @@ def search(
 ) -> None:  # fmt: skip
     """The shortest order of packets that lets data pass both modelled NATs; without kinds, a line for each pair."""
     disciplines = (Discipline[discipline.upper()],) if discipline else tuple(Discipline)
+    if "same:" in f"{kind_a} {kind_b}":
+        raise click.BadParameter("the search knows only NATs that stand apart")
     many = kind_a is None or kind_b is None
     for protocol in (transport,) if transport else ("tcp", "udp"):
         for a in (kind_a,) if kind_a else pages.KINDS:
@@ -165,6 +176,7 @@ def search(
 @_network
 def up(kind_a: str, kind_b: str, quiet: bool, **network: Any) -> None:
     """Build a lab, say how to enter it, and keep it until Ctrl-C."""
+    _pair(kind_a, kind_b)
     with Lab(kind_a, kind_b, echo=None if quiet else namespace.show, **network) as lab:
         for place in lab.namespaces:
             print(f"{place.address:14}  sudo ip netns exec {place.name} bash")

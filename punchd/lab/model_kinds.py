@@ -70,6 +70,19 @@ class Ending(Enum):
     SWALLOWED = auto()
 
 
+class Hairpin(Enum):
+    """What becomes of a packet from inside to the box's own public address (RFC 4787, section 6).
+
+    ANSWERED: the box's own stack refuses it, as Linux's does. INTERNAL and EXTERNAL: it comes back in, from the
+    sender's private address or from its public one.
+    """
+
+    DROPPED = auto()
+    ANSWERED = auto()
+    INTERNAL = auto()
+    EXTERNAL = auto()
+
+
 class Say(Enum):
     """A box's word on one sort of packet. TRACKED: the tracker's. PASSES: it passes, and the tracker is not asked."""
 
@@ -152,6 +165,7 @@ class Kind:
     rst, rst_out, icmp  what a RST from outside, one from inside, and an ICMP error from outside do
     liberal     nf_conntrack_tcp_be_liberal: no window check
     rewrites    sequence numbers from inside are moved by an offset that each session draws
+    hairpin     matters where two hosts stand behind it (model_shared.py)
     """
 
     name: str
@@ -169,6 +183,7 @@ class Kind:
     odd: Odd = Odd()
     liberal: bool = False
     rewrites: bool = False
+    hairpin: Hairpin = Hairpin.ANSWERED
     timers: Timers = Timers()
 
 
@@ -215,6 +230,17 @@ def layers(kind: Side) -> tuple[Kind, ...]:
     return (kind,) if isinstance(kind, Kind) else tuple(kind)
 
 
+def is_shared(kind_a: Side, kind_b: Side) -> bool:
+    """Whether the outermost box is the same one for both sides, as only names can say."""
+    return isinstance(kind_a, str) and isinstance(kind_b, str) and _named_alike(kind_a, kind_b)
+
+
+@cache
+def _named_alike(kind_a: str, kind_b: str) -> bool:
+    pages.check_pair(kind_a, kind_b)
+    return pages.boxes(kind_a)[-1].shared
+
+
 @cache
 def _named(kind: str) -> tuple[Kind, ...]:
     """A page is read once: thousands of attempts a second ask."""
@@ -223,4 +249,7 @@ def _named(kind: str) -> tuple[Kind, ...]:
 
 def _kind(box: pages.Box) -> Kind:
     kind, given = KINDS[box.kind], box.parameters
-    return replace(kind, step=given.get("step", kind.step), foreign=given.get("foreign", kind.foreign))
+    hairpin = Hairpin.EXTERNAL if given.get("hairpin") else kind.hairpin
+    return replace(
+        kind, step=given.get("step", kind.step), foreign=given.get("foreign", kind.foreign), hairpin=hairpin
+    )  # fmt: skip

@@ -4,7 +4,7 @@ It refuses to send anything: each packet is let through, translated, or not, and
 A box keeps two tables. A *mapping* is a public port and whom it serves: an inside port, and as much of the remote
 endpoint as `Axes.mapping` says. A *session* is one inside port and one remote endpoint; filtering asks for it,
 and for TCP it holds what Linux's connection tracking knows (model_track.py). A mapping lives as long as one of its
-sessions. One host sits behind each box, so preserved ports never collide.
+sessions. A port that is to be kept and is taken, by a stray or by another host, gets a random one instead.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ class Nat:
 
     __slots__ = (
         "_blocked", "_by_inside", "_by_public", "_counted", "_dice", "_foreign_at", "_kind", "_known", "_occupied",
-        "_sessions", "gateway", "public",
+        "_sessions", "gateway", "is_end", "passes_errors", "public",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, public: str, *, gateway: str = "", dice: random.Random | None = None) -> None:
         self._kind, self.public, self.gateway = kind, public, gateway or public
+        self.is_end, self.passes_errors = False, kind.icmp is not Ending.SWALLOWED
         self._dice = dice or random.Random(0)
         self._sessions: dict[Flow, Session] = {}
         self._by_inside: dict[Key, _Mapping] = {}
@@ -203,7 +204,7 @@ class Nat:
         """The public port of a new mapping."""
         stream, inside, remote = flow
         ports = self._axes(stream).ports
-        port = inside if ports is Ports.PRESERVED else -1
+        port = inside % 65536 if ports is Ports.PRESERVED else -1  # of a leg's port (model_shared.py) the lower half
         while port < 0 or self._is_taken((stream, port, remote), now):
             port = self._count(now) if ports is Ports.SEQUENTIAL else self._dice.randrange(1024, 65536)
         return port

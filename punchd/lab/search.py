@@ -31,7 +31,7 @@ from functools import cache
 from typing import NamedTuple
 
 from punchd.lab.automaton import START, Automaton, Way, Word
-from punchd.lab.model_kinds import By, Kind, Ports, layers
+from punchd.lab.model_kinds import By, Kind, Ports, is_shared, layers
 from punchd.words.events import ACK, RST, SYN, SYN_ACK
 
 DEPTH = 6
@@ -152,6 +152,8 @@ class _Tree:
     __slots__ = ("_kinds", "_names", "_sides", "_stream", "_transport", "sprayer")
 
     def __init__(self, a: str, b: str, transport: str) -> None:
+        if is_shared(a, b):
+            raise ValueError(f"{a} x {b}: the search knows only NATs that stand apart")
         self._names, self._transport, self._stream = (a, b), transport, transport == "tcp"
         self._kinds = layers(a), layers(b)
         self._sides = _automaton(self._kinds[0], 0), _automaton(self._kinds[1], 1)
