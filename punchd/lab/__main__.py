@@ -19,12 +19,21 @@ from .accept import accept as run_table
 from .demo import ACTS
 from .demo import demo as play
 from .pair import DAEMON, PRIVILEGES, Pair, Result
+from .search import DEPTH, Discipline, ladder, short
+from .search import search as search_orders
 from .topology import Lab
 
 
 def _kind(text: str) -> str:
     try:
         return pages.check(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _pair(kind_a: str, kind_b: str) -> None:
+    try:
+        pages.check_pair(kind_a, kind_b)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 
@@ -61,6 +70,7 @@ def kinds() -> None:
             given = ",".join(f"{name}={value}" for name, value in known.items())
             print(f"{'':{width}}  set with {kind}:{given}")
     print("\nA/B is kind A behind kind B: linux-reject/linux")
+    print("same:KIND, on both sides, is one box that both stand behind: same:linux, or linux/same:linux:hairpin=1")
 
 
 @main.command()
@@ -97,6 +107,7 @@ def pair(
     **network: Any,
 ) -> None:
     """Punch with one technique, or a list, and count what came of it."""
+    _pair(kind_a, kind_b)
     with Lab(kind_a, kind_b, echo=None if quiet else namespace.show, **network) as lab:
         command = daemon.split() or None
         with Pair(lab, privileges=privileges, daemon=command, logs=logs) as ready:
@@ -138,11 +149,34 @@ def demo(techniques: tuple[str, ...], daemon: str, logs: Path | None) -> None:
 
 
 @main.command()
+@click.argument("kind_a", type=_kind, required=False)
+@click.argument("kind_b", type=_kind, required=False)
+@click.option("--transport", type=click.Choice(["tcp", "udp"]), help="Both, if it is not said.")
+@click.option("--discipline", type=click.Choice([each.name.lower() for each in Discipline]), help="When A may send.")
+@click.option("--depth", default=DEPTH, show_default=True, help="Packets before data flows, at most.")
+def search(
+    kind_a: str | None, kind_b: str | None, transport: str | None, discipline: str | None, depth: int
+) -> None:  # fmt: skip
+    """The shortest order of packets that lets data pass both modelled NATs; without kinds, a line for each pair."""
+    disciplines = (Discipline[discipline.upper()],) if discipline else tuple(Discipline)
+    if "same:" in f"{kind_a} {kind_b}":
+        raise click.BadParameter("the search knows only NATs that stand apart")
+    many = kind_a is None or kind_b is None
+    for protocol in (transport,) if transport else ("tcp", "udp"):
+        for a in (kind_a,) if kind_a else pages.KINDS:
+            for b in (kind_b,) if kind_b else pages.KINDS:
+                found = search_orders(a, b, protocol, disciplines=disciplines, depth=depth)
+                line = f"{protocol}  {a:16} {b:16} {found.discipline.name.lower():8} {short(found)}"
+                print(line if many else f"{ladder(found)}\n")
+
+
+@main.command()
 @click.argument("kind_a", type=_kind)
 @click.argument("kind_b", type=_kind)
 @_network
 def up(kind_a: str, kind_b: str, quiet: bool, **network: Any) -> None:
     """Build a lab, say how to enter it, and keep it until Ctrl-C."""
+    _pair(kind_a, kind_b)
     with Lab(kind_a, kind_b, echo=None if quiet else namespace.show, **network) as lab:
         for place in lab.namespaces:
             print(f"{place.address:14}  sudo ip netns exec {place.name} bash")

@@ -18,10 +18,11 @@ from punchd.core.ports import Ports
 from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model_host import Kernel, Tcp, Udp
-from punchd.lab.model_kinds import KINDS, Kind, Side, layers
+from punchd.lab.model_kinds import KINDS, Kind, Side, is_shared, layers
 from punchd.lab.model_nat import Nat
-from punchd.lab.model_net import Clock, Net, Path
+from punchd.lab.model_net import Box, Clock, Net, Path
 from punchd.lab.model_peer import Daemon, HandedOver
+from punchd.lab.model_shared import Leg
 from punchd.words.events import CallHeard, Cancelled
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
@@ -80,7 +81,7 @@ class Result:
 class World:
     """One attempt from both sides; `run` once.
 
-    kind_a, _b     names as the kernel lab takes them, or kinds from the host outwards
+    kind_a, _b     names as the kernel lab takes them (of shared boxes, too), or kinds from the host outwards
     techniques     names in order, or None for auto
     rows           the initiator's plan, instead of the one made from `techniques`
     side_delay_ms  of the side channel, one way; None: the notification is never carried
@@ -108,8 +109,11 @@ class World:
         self._dice = dice = random.Random(seed)
         self._clock = clock = Clock(START_S)
         kinds = layers(kind_a), layers(kind_b)
+        shared = is_shared(kind_a, kind_b)
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
-        self.net = Net(clock, path, dice, (_boxes(kinds[0], 0, seed), _boxes(kinds[1], 1, seed)))
+        boxes = _shared(kinds, seed) if shared else _apart(kinds, seed)
+        self.net = Net(clock, path, dice, boxes, shared=shared)
+        self._public = [boxes[side][-1].public for side in (0, 1)]
         self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
         kernels = [
@@ -157,8 +161,7 @@ class World:
     def _initiating(self) -> Initiating:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
-            local=self._local[0], public=PUBLIC[0], remote=PUBLIC[1],
-            rows=self._rows,
+            local=self._local[0], public=self._public[0], remote=self._public[1], rows=self._rows,
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
@@ -231,14 +234,31 @@ class World:
         return bool(both) and self._clock.now < self._exchange_until and not self._exchanged()
 
 
-def _boxes(kinds: Sequence[Kind], side: int, seed: int) -> list[Nat]:
-    """A side's NATs from the host outwards, with the addresses that the kernel lab gives them."""
+Boxes = tuple[Sequence[Box], Sequence[Box]]
+Kinds = tuple[Sequence[Kind], Sequence[Kind]]
+
+
+def _apart(kinds: Kinds, seed: int) -> Boxes:
+    """Each side's NATs from the host outwards."""
+    return _row(kinds[0], 0, seed, PUBLIC[0]), _row(kinds[1], 1, seed, PUBLIC[1])
+
+
+def _shared(kinds: Kinds, seed: int) -> Boxes:
+    """Each side's own NATs, and its leg of the one that both are behind."""
+    last = kinds[0][-1]
+    nat = Nat(last, PUBLIC[0], gateway="100.64.1.1", dice=random.Random(f"{seed} shared"))
+    own = [_row(kinds[side][:-1], side, seed, f"100.64.1.{side + 2}") for side in (0, 1)]
+    return [*own[0], Leg(nat, 0, last.hairpin)], [*own[1], Leg(nat, 1, last.hairpin)]
+
+
+def _row(kinds: Sequence[Kind], side: int, seed: int, outermost: str) -> list[Nat]:
+    """With the addresses that the kernel lab gives them."""
     carrier = [f"100.{64 + layer}.{side + 1}" for layer in range(len(kinds) - 1)]
     gateways = [f"10.0.{side + 1}.1", *(f"{net}.1" for net in carrier)]
-    publics = [*(f"{net}.2" for net in carrier), PUBLIC[side]]
+    publics = [*(f"{net}.2" for net in carrier), outermost]
     return [
         Nat(kind, public, gateway=gateway if kind.translates else "", dice=random.Random(f"{seed} {side} {public}"))
-        for kind, public, gateway in zip(kinds, publics, gateways, strict=True)
+        for kind, public, gateway in zip(kinds, publics, gateways, strict=False)
     ]
 
 
