@@ -29,7 +29,7 @@ _DPI = 160
 
 def draw(cells: Sequence[Cell], kind: str) -> bytes:
     """The picture as `svg` or `png`; in its description is `digest`, which tells whether it is out of date."""
-    shown = [cell for cell in cells if cell.technique == "auto"]
+    shown = sorted((cell for cell in cells if cell.technique == "auto"), key=lambda cell: cell.key)
     if not shown:
         raise ValueError("there is no cell of auto to draw")
     conditions = sorted({cell.conditions for cell in shown})

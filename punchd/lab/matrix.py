@@ -165,8 +165,8 @@ def matrix(
     networks = plan.networks(had)
     with Board(console, cells.order(plan.kinds), networks) as board:
         for cell in run(networks, jobs=jobs):
-            board.add(cell)
             if cell is not None:
                 found = merged(found, [cell])
                 cells.write(path, found)
+            board.add(cell)
     return found
