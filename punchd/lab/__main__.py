@@ -167,7 +167,7 @@ def _made(*, daemon: str, **more: Any) -> Effort:
 @click.option("--techniques", default="", metavar="T,T,...", help="Instead of auto and each technique.")
 @click.option("--transports", default="tcp,udp", show_default=True, metavar="T,T", help="Of auto, and to choose by.")
 @click.option("--json", "path", required=True, type=click.Path(path_type=Path), help="Cells go here as they are done.")
-@click.option("--resume", is_flag=True, help="Leave out what the file has already, with as many runs.")
+@click.option("--resume", is_flag=True, help="Keep the file's cells, and leave out those that have as many runs.")
 @click.option("--draw", metavar="OUT", type=click.Path(path_type=Path), help="Draw the file when all is done.")
 @click.option("--delay-ms", default=0.0, help="From host to host, one way.")
 @click.option("--loss", default=0.0, metavar="P", help="Chance that a packet is lost, 0 to 1.")
@@ -190,6 +190,12 @@ def matrix(
 ) -> None:
     """Every ordered pair of kinds: auto over each transport, and each technique; what came of it as JSON."""
     kinds = [_kind(kind) for kind in _list(kinds_text)] or list(pages.KINDS)
+    for name, given, known in (
+        ("--techniques", techniques, ("auto", *sorted(TECHNIQUES))),
+        ("--transports", transports, cells.TRANSPORTS),
+    ):
+        if strange := set(_list(given)) - set(known):
+            raise click.BadParameter(f"no {', '.join(sorted(strange))}; there are: {', '.join(known)}", param_hint=name)
     plan = Plan(
         kinds=tuple(cells.order(kinds)),
         tasks=tasks(_list(techniques) or ("auto", *sorted(TECHNIQUES)), _list(transports)),
@@ -244,6 +250,8 @@ def _gently(work: Callable[[], object]) -> None:
         raise SystemExit(130) from None
     except Broken as error:
         raise click.ClickException(f"{error}; --resume tries again") from None
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

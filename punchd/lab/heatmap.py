@@ -24,7 +24,7 @@ _INK = "#848d97"  # readable on white and on #0d1117
 _WHOLE, _MOST, _SOME, _NONE = "#1f7f83", "#8fae4c", "#d98a2b", "#96353f"
 _FONTS = ["DejaVu Sans", "Verdana", "Arial"]  # the first comes with matplotlib, the others are for who looks at an SVG
 _CELL_IN = 0.30
-_DPI = 160
+_DPI = 110
 
 
 def draw(cells: Sequence[Cell], kind: str) -> bytes:

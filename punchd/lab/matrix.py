@@ -152,17 +152,15 @@ def merged(known: Iterable[Cell], fresh: Iterable[Cell]) -> list[Cell]:
     return list({cell.key: cell for cell in (*known, *fresh)}.values())
 
 
-def matrix(
-    plan: Plan, *, path: Path, jobs: int, console: Console, resume: bool = False, keep: bool = False
-) -> list[Cell]:
+def matrix(plan: Plan, *, path: Path, jobs: int, console: Console, resume: bool = False) -> list[Cell]:
     """Run the plan and write the file after every cell; what the file holds in the end.
 
-    `resume` leaves out the cells that it has already with as many runs; `keep` keeps its cells of other conditions.
+    With `resume` the file's cells stay, and those are left out that were run as the plan wants them.
     """
-    known = cells.read(path) if (resume or keep) and path.exists() else []
-    had = [cell for cell in known if resume and cell.runs == plan.effort.runs]
-    found = known if keep else had
-    networks = plan.networks(had)
+    found = cells.read(path) if resume and path.exists() else []
+    effort = plan.effort
+    networks = plan.networks(cell for cell in found if (cell.runs, cell.endpoint) == (effort.runs, effort.endpoint))
+    cells.write(path, found)  # a place that can't be written is told before the hour, not after it
     with Board(console, cells.order(plan.kinds), networks) as board:
         for cell in run(networks, jobs=jobs):
             if cell is not None:

@@ -62,10 +62,14 @@ def worse(fresh: Iterable[Cell], recorded: Iterable[Cell]) -> list[str]:
 
 
 def record(effort: Effort, *, jobs: int, console: Console, resume: bool, path: Path = RECORD) -> None:
-    """Make the recorded matrix anew, under all its conditions."""
+    """Make the recorded matrix anew, under all its conditions; it takes the old one's place when it is whole."""
+    fresh = path.with_suffix(".fresh")
+    if not resume:
+        fresh.unlink(missing_ok=True)
     for conditions in CONDITIONS:
         console.print(conditions.say())
-        matrix(whole(conditions, effort), path=path, jobs=jobs, console=console, resume=resume, keep=True)
+        matrix(whole(conditions, effort), path=fresh, jobs=jobs, console=console, resume=True)
+    fresh.replace(path)
 
 
 def accept(effort: Effort, *, jobs: int, console: Console, path: Path, tell: Callable[[str], None] = print) -> int:
@@ -77,7 +81,7 @@ def accept(effort: Effort, *, jobs: int, console: Console, path: Path, tell: Cal
         plan = whole(conditions, effort)
         found = [
             cell
-            for cell in matrix(plan, path=path, jobs=jobs, console=console, resume=True, keep=True)
+            for cell in matrix(plan, path=path, jobs=jobs, console=console, resume=True)
             if cell.conditions == conditions
         ]
         absent = len(plan.kinds) ** 2 * len(plan.tasks) - len(found)

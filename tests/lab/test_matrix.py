@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from cells_by_hand import cell
+from click.testing import CliRunner
 
+from punchd.lab.__main__ import main
 from punchd.lab.cells import Conditions
 from punchd.lab.matrix import Plan, merged, tasks
 from punchd.lab.worker import Effort
@@ -116,4 +118,30 @@ def test_network_that_cannot_be_run_is_named_and_does_not_stop_the_others(tmp_pa
     done = subprocess.run(_matrix(path, *broken), capture_output=True, text=True, check=False)
     assert 1 == done.returncode
     assert "linux x linux: its worker ended with 1" in done.stderr
-    assert not path.exists()
+    assert [] == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--kinds", "linux,tomato"], "no kind 'tomato'"),
+        (["--techniques", "auto,magic"], "no magic; there are: auto, tcp-direct"),
+        (["--transports", "sctp"], "no sctp; there are: tcp, udp"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_the_first_lab(tmp_path: Path, more: list[str], complaint: str) -> None:
+    """A slip in a list of names would cost an hour, or its cells."""
+    said = CliRunner().invoke(main, ["matrix", "--json", str(tmp_path / "m.json"), *more])
+    assert 2 == said.exit_code
+    assert complaint in said.output
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_file_that_holds_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    """`--resume` on the wrong file."""
+    path = tmp_path / "m.json"
+    path.write_text("{}")
+    said = CliRunner().invoke(main, ["matrix", "--json", str(path), "--resume", "--kinds", "linux"])
+    assert 1 == said.exit_code
+    assert "holds no matrix" in said.output
+    assert "{}" == path.read_text()
