@@ -249,7 +249,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--timeout-ms", type=int, default=10000)
     parser.add_argument("--patience-s", type=float, default=5.0)
     parser.add_argument("--early", action="store_true")
-    parser.add_argument("--endpoint", choices=["", "join", "run"], default="")
+    parser.add_argument("--endpoint", choices=["no", "join", "run"], default="no")
     parser.add_argument("--stun", help="whom to ask for endpoints")
     parser.add_argument("--side-delay-ms", type=float, help="what to tell punchd of the side channel")
     return parser.parse_args()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from .pages import KINDS
 from .pair import Result
 
 TRANSPORTS = ("tcp", "udp")
@@ -22,6 +21,12 @@ FOREIGN = 20
 
 EXCEPTIONS = frozenset({("random", "random"), ("random", "sequential"), ("sequential", "random")})
 """Pairs in which both sides would have to guess: a few in a thousand runs, within any decent budget."""
+
+ORDER = (
+    "open", "firewall", "cone", "linux", "linux-liberal", "untracked", "linux-reject", "linux-noloose",
+    "linux-synfilter", "cgn", "rst-kills", "icmp-kills", "blacklist", "sequential", "random",
+)  # fmt: skip
+"""The kinds as tables show them: from what lets everything in to what hides its ports."""
 
 Key = tuple[str, str, str, str, "Conditions"]
 
@@ -116,16 +121,9 @@ def bare(kind: str) -> str:
 
 
 def order(kinds: Iterable[str]) -> list[str]:
-    """The kinds as tables show them: from what lets everything in to what hides its ports."""
-    known = {kind: number for number, kind in enumerate(_ORDER)}
+    """Each kind once, as tables show them; what is not in ORDER comes last."""
+    known = {kind: number for number, kind in enumerate(ORDER)}
     return sorted(set(kinds), key=lambda kind: (known.get(kind, len(known)), kind))
-
-
-_ORDER = (
-    "open", "firewall", "cone", "linux", "linux-liberal", "untracked", "linux-reject", "linux-noloose",
-    "linux-synfilter", "cgn", "rst-kills", "icmp-kills", "blacklist", "sequential", "random",
-)  # fmt: skip
-assert set(KINDS) == set(_ORDER)
 
 
 def read(path: Path) -> list[Cell]:

@@ -5,6 +5,7 @@ It refuses to judge: it counts, and keeps what it has after every cell. record.p
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import subprocess
@@ -23,6 +24,9 @@ from . import cells
 from .board import Board
 from .cells import Cell, Conditions
 from .worker import Effort, Network
+
+JOBS = 2 * (os.cpu_count() or 1)
+"""Labs at a time: most of the time they wait."""
 
 _TERM_PATIENCE_S = 3.0
 _WORKER = (sys.executable, "-m", "punchd.lab.worker")

@@ -38,7 +38,7 @@ PRIVILEGES: dict[str, tuple[tuple[str, ...], int | None]] = {
 }
 
 # When the applications ask for their endpoint: never, once before they join, or anew before each run.
-ENDPOINT = ("", "join", "run")
+ENDPOINT = ("no", "join", "run")
 
 _START_PATIENCE_S = 15.0
 _PATIENCE_S = 60.0  # beyond timeout and side channel: only a hanging application takes so long
@@ -57,7 +57,7 @@ class Result:
     side_delay_ms: float
     early: bool
     transport: str = "tcp"
-    endpoint: str = ""
+    endpoint: str = "no"
     ok: int = 0
     causes_a: Counter[str] = field(default_factory=Counter)
     causes_b: Counter[str] = field(default_factory=Counter)
@@ -150,7 +150,7 @@ class Pair:
         parallel: int = 1,
         hurry: bool = False,
         timeout_ms: int = 10000,
-        endpoint: str = "",
+        endpoint: str = "no",
         tell_side_delay: bool = False,
         watch: Callable[[Result], None] = lambda result: None,
     ) -> Result:
@@ -186,7 +186,7 @@ class Pair:
             *(["--early"] if early else []),
             # a - s - b is as long as a - b
             *([f"--side-delay-ms={lab.impairment.delay_ms + side_delay_ms}"] if tell_side_delay else []),
-            *([f"--endpoint={endpoint}", f"--stun={self._server()}"] if endpoint else []),
+            *([f"--endpoint={endpoint}", f"--stun={self._server()}"] if endpoint != "no" else []),
         ]
         lines: queue.Queue[tuple[str, str]] = queue.Queue()
         applications = {role: self._start_application(role, options, lines) for role in ("a", "b")}

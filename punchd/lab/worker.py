@@ -26,7 +26,7 @@ class Effort:
     runs: int = 20
     parallel: int = 4
     timeout_ms: int = 10000
-    endpoint: str = ""
+    endpoint: str = "no"
     tell_side_delay: bool = False
     daemon: tuple[str, ...] = DAEMON
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cells_by_hand import cell
 
-from punchd.lab.cells import EXCEPTIONS, Conditions, order, read, write
+from punchd.lab.cells import EXCEPTIONS, ORDER, Conditions, order, read, write
 from punchd.lab.pages import KINDS
 
 
@@ -58,7 +58,7 @@ def test_file_that_holds_no_matrix_is_refused_by_name(tmp_path: Path, text: str)
 
 def test_every_kind_has_its_place_in_tables() -> None:
     """A new kind must be put somewhere; parameters and layers come last."""
-    assert set(KINDS) == set(order(KINDS))
+    assert set(KINDS) == set(ORDER)
     assert ["open", "linux", "random", "linux/linux", "sequential:step=2"] == order(
         ["sequential:step=2", "linux/linux", "random", "linux", "open", "open"]
     )
