@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -102,8 +101,6 @@ class _Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # a second Ctrl-C would leave workers to themselves while they clean up
-        old = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._ending = True
         for child in self._children:
             while child.poll() is None:
@@ -113,7 +110,6 @@ class _Workers:
                     child.wait(_TERM_PATIENCE_S)
                 except subprocess.TimeoutExpired:
                     pass
-        signal.signal(signal.SIGINT, old)
 
     def _start(self) -> subprocess.Popen[str]:
         # a session of its own: Ctrl-C is for us, and we say SIGTERM

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -23,6 +25,8 @@ from .matrix import JOBS, Broken, Plan, tasks
 from .matrix import matrix as run_matrix
 from .pair import DAEMON, ENDPOINT
 from .worker import Effort
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 endpoint_option = click.option(
     "--endpoint",
@@ -133,7 +137,8 @@ def _console() -> Console:
 
 
 def _gently(work: Callable[[], object]) -> None:
-    """Ctrl-C is no traceback, nor is a network that could not be run."""
+    """Ctrl-C, which SIGTERM is like here, is no traceback; nor is a network that could not be run."""
+    old = {number: signal.signal(number, _interrupt) for number in _INTERRUPTS}
     try:
         work()
     except KeyboardInterrupt:
@@ -143,6 +148,16 @@ def _gently(work: Callable[[], object]) -> None:
         raise click.ClickException(f"{error}; --resume tries again") from None
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    # once: the ones after it, of impatience, must not disturb the clean-up
+    for each in _INTERRUPTS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def accept(path: Path | None, **effort: Any) -> NoReturn:

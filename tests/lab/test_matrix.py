@@ -86,7 +86,8 @@ def test_small_matrix_is_run_drawn_and_resumed(tmp_path: Path) -> None:
 @pytest.mark.lab
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_interrupted_matrix_keeps_its_cells_and_leaves_no_namespace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_matrix_keeps_its_cells_and_leaves_no_namespace(tmp_path: Path, number: signal.Signals) -> None:
     """It runs for an hour; people stop it, twice if it takes a moment."""
     path = tmp_path / "m.json"
     run = subprocess.Popen(
@@ -97,7 +98,7 @@ def test_interrupted_matrix_keeps_its_cells_and_leaves_no_namespace(tmp_path: Pa
         pass
     workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     assert 2 == len(workers)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     run.send_signal(signal.SIGINT)
     said = run.communicate(timeout=30)[1]
     assert 130 == run.returncode
