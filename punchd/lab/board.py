@@ -28,7 +28,7 @@ class Board:
         self._tasks = list(dict.fromkeys(task for network in networks for task in network.tasks))
         self._cells: dict[tuple[str, str, str, str], Cell] = {}
         self._total = sum(len(network.tasks) for network in networks)
-        self._networks, self._over, self._done = len(networks), 0, 0
+        self._done = 0
         self._begun = time.monotonic()
         self._live = Live(console=console, get_renderable=self._drawn, refresh_per_second=2)
 
@@ -45,11 +45,8 @@ class Board:
         elif kind is None:
             self._console.print(Group(self._table(), self._legend()))
 
-    def add(self, cell: Cell | None) -> None:
-        """Count one cell, or the end of a network."""
-        if cell is None:
-            self._over += 1
-            return
+    def add(self, cell: Cell) -> None:
+        """Count one."""
         self._done += 1
         self._cells[cell.a, cell.b, cell.transport, cell.technique] = cell
         if not self._console.is_terminal:
@@ -57,7 +54,7 @@ class Board:
 
     def _progress(self) -> str:
         elapsed_s = time.monotonic() - self._begun
-        left = _span(elapsed_s / self._over * (self._networks - self._over)) if self._over else "?"
+        left = _span(elapsed_s / self._done * (self._total - self._done)) if self._done else "?"
         return f"{self._done:{len(str(self._total))}} of {self._total}, {left} left"
 
     def _drawn(self) -> Group:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import subprocess
 import sys
 import threading
@@ -65,8 +66,8 @@ class Broken(Exception):
     """Networks that could not be run."""
 
 
-def run(networks: Sequence[Network], *, jobs: int) -> Iterator[Cell | None]:
-    """Run them on so many workers; each cell as it is done, None when a network is over. Broken comes at the end."""
+def run(networks: Sequence[Network], *, jobs: int) -> Iterator[Cell]:
+    """Run them on so many workers; each cell as it is done. Broken comes at the end."""
     broken = []
     with _Workers(networks, min(jobs, len(networks))) as workers:
         over = 0
@@ -78,7 +79,6 @@ def run(networks: Sequence[Network], *, jobs: int) -> Iterator[Cell | None]:
             over += 1
             if said is not None:
                 broken.append(said)
-            yield None
     if broken:
         raise Broken("; ".join(broken))
 
@@ -102,14 +102,14 @@ class _Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending = True
-        for child in self._children:
-            while child.poll() is None:
-                # again and again: one that is just removing a lab does not hear it
+        # again and again: one that is just removing a lab does not hear it
+        while living := [child for child in self._children if child.poll() is None]:
+            for child in living:
                 child.terminate()
-                try:
-                    child.wait(_TERM_PATIENCE_S)
-                except subprocess.TimeoutExpired:
-                    pass
+            try:
+                living[-1].wait(_TERM_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                pass
 
     def _start(self) -> subprocess.Popen[str]:
         # a session of its own: Ctrl-C is for us, and we say SIGTERM
@@ -160,11 +160,12 @@ def matrix(plan: Plan, *, path: Path, jobs: int, console: Console, resume: bool 
     found = cells.read(path) if resume and path.exists() else []
     effort = plan.effort
     networks = plan.networks(cell for cell in found if (cell.runs, cell.endpoint) == (effort.runs, effort.endpoint))
+    # hard pairs stand in a row; mixed, they make the time left true from the first minute on
+    random.Random(0).shuffle(networks)
     cells.write(path, found)  # a place that can't be written is told before the hour, not after it
     with Board(console, cells.order(plan.kinds), networks) as board:
         for cell in run(networks, jobs=jobs):
-            if cell is not None:
-                found = merged(found, [cell])
-                cells.write(path, found)
+            found = merged(found, [cell])
+            cells.write(path, found)
             board.add(cell)
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from . import cells
-from .cells import TRANSPORTS, Cell, Conditions
+from .cells import TRANSPORTS, Cell, Conditions, Key
 from .matrix import Plan, matrix, tasks
 from .pages import KINDS
 from .worker import Effort
@@ -42,23 +42,23 @@ def whole(conditions: Conditions, effort: Effort) -> Plan:
     )
 
 
-def misses(fresh: Iterable[Cell]) -> list[str]:
-    """The cells of auto that did not connect in every run, though they should."""
-    return [
-        f"{_name(cell)}: {cell.ok} of {cell.runs} ({', '.join(cell.causes)})"
+def misses(fresh: Iterable[Cell]) -> dict[Key, str]:
+    """The cells of auto that did not connect in every run, though they should, and what to say of them."""
+    return {
+        cell.key: _said(cell)
         for cell in fresh
         if cell.technique == "auto" and not cell.excepted and cell.ok < cell.runs
-    ]
+    }
 
 
-def worse(fresh: Iterable[Cell], recorded: Iterable[Cell]) -> list[str]:
-    """The cells that are worse than they were."""
+def worse(fresh: Iterable[Cell], recorded: Iterable[Cell]) -> dict[Key, str]:
+    """The cells that are worse than they were, and what to say of them."""
     before = {cell.key: cell for cell in recorded}
-    return [
-        f"{_name(cell)}: {cell.ok} of {cell.runs}, recorded {was.ok} of {was.runs} ({', '.join(cell.causes)})"
+    return {
+        cell.key: f"{_said(cell)}; recorded {was.ok} of {was.runs}"
         for cell in fresh
         if (was := before.get(cell.key)) is not None and _chance(cell, was) < _CHANCE
-    ]
+    }
 
 
 def record(effort: Effort, *, jobs: int, console: Console, resume: bool, path: Path = RECORD) -> None:
@@ -66,8 +66,8 @@ def record(effort: Effort, *, jobs: int, console: Console, resume: bool, path: P
     fresh = path.with_suffix(".fresh")
     if not resume:
         fresh.unlink(missing_ok=True)
-    for conditions in CONDITIONS:
-        console.print(conditions.say())
+    for number, conditions in enumerate(CONDITIONS, 1):
+        console.print(f"{number} of {len(CONDITIONS)}: {conditions.say()}")
         matrix(whole(conditions, effort), path=fresh, jobs=jobs, console=console, resume=True)
     fresh.replace(path)
 
@@ -85,7 +85,8 @@ def accept(effort: Effort, *, jobs: int, console: Console, path: Path, tell: Cal
             if cell.conditions == conditions
         ]
         absent = len(plan.kinds) ** 2 * len(plan.tasks) - len(found)
-        complaints += [*misses(found), *worse(found, recorded), *([f"{absent} cells are missing"] if absent else [])]
+        complaints += (misses(found) | worse(found, recorded)).values()
+        complaints += [f"{absent} cells are missing"] if absent else []
     for complaint in complaints:
         tell(f"MISS  {complaint}")
     tell(f"{len(complaints)} misses")
@@ -100,5 +101,7 @@ def _chance(cell: Cell, was: Cell) -> float:
     )
 
 
-def _name(cell: Cell) -> str:
-    return f"{cell.a} x {cell.b}, {cell.transport} {cell.technique}, {cell.conditions.say()}"
+def _said(cell: Cell) -> str:
+    causes = f" ({', '.join(cell.causes)})" if cell.causes else ""
+    place = f"{cell.a} x {cell.b}, {cell.transport} {cell.technique}, {cell.conditions.say()}"
+    return f"{place}: {cell.ok} of {cell.runs}{causes}"

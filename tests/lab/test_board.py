@@ -23,7 +23,6 @@ def _shown(*, terminal: bool) -> str:
     with Board(console, PLAN.kinds, PLAN.networks()) as board:
         board.add(cell(ok=20))
         board.add(cell(ok=13, transport="udp", causes={"nothing-heard": 7}))
-        board.add(None)
         board.add(cell("random", "random", ok=0))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return] # it is a StringIO
 
@@ -31,7 +30,7 @@ def _shown(*, terminal: bool) -> str:
 def test_pipe_gets_a_line_per_cell_and_the_table_at_the_end() -> None:
     """Logs are read line by line."""
     first, second, third, *table = _shown(terminal=False).splitlines()
-    assert "1 of 8, ? left  linux x linux  tcp auto: 20 of 20, worst 2 ms" == first
+    assert "1 of 8, 0 s left  linux x linux  tcp auto: 20 of 20, worst 2 ms" == first
     assert "linux x linux  udp auto: 13 of 20, worst 2 ms (nothing-heard)" in second
     assert "3 of 8, 0 s left  random x random  tcp auto: 0 of 20" == third
     assert [["1", "linux", "●6", "··"], ["2", "random", "··", "0·"]] == [line.split() for line in table[1:3]]
