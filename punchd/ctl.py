@@ -88,9 +88,7 @@ def cat(
                 while peer not in (None, told.sender):
                     told = await meeting.hear()
                 partner = told.sender
-                attempt = await daemon.respond(
-                    told.notification, from_=[address_of(told.endpoint)], timeout_ms=timeout_ms
-                )
+                attempt = await daemon.respond(told.notification, from_=[address_of(told.seen)], timeout_ms=timeout_ms)
             else:
                 partner = peer
                 attempt = await daemon.initiate(
