@@ -7,6 +7,7 @@ import asyncio
 import gc
 import grp
 import os
+import resource
 import secrets
 import signal
 import time
@@ -115,6 +116,7 @@ class Service:
             "protocol": replies.PROTOCOL,
             "version": __version__,
             "techniques": [name for name, technique in TECHNIQUES.items() if technique.needs <= able],
+            "descriptors_max": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "missing": [
                 {"capability": lack.capability, "reason": lack.reason, "grant": lack.grant} for lack in self.host.lacks
             ],
