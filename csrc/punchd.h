@@ -51,7 +51,8 @@ struct punchd_flow {
 	uint16_t remote_port;
 	uint8_t family;         /* 4 or 6 */
 	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
-	uint8_t reserved[2];    /* zero */
+	uint8_t any_port;       /* 1: remote_port does not count */
+	uint8_t reserved;       /* zero */
 };
 
 struct punchd_options {
@@ -97,6 +98,8 @@ struct punchd_record {
 	uint8_t kind;                   /* PUNCHD_RECORD_* */
 	uint8_t outgoing;
 	uint16_t bytes_len;
+	uint16_t other_port;            /* it came from there; 0: as known */
+	uint16_t reserved;
 	struct punchd_segment segment;  /* kind SEGMENT */
 	struct punchd_quote quote;      /* kind ICMP */
 	uint8_t bytes[PUNCHD_SEGMENT_MAX];      /* headers as captured */
@@ -230,6 +233,9 @@ void punchd_flows_free(struct punchd_flows *flows);
 
 /**
  * punchd_flows_put() - Add a flow, or give it another token
+ *
+ * One with any_port is told of incoming segments that no whole flow knows.
+ *
  * @flows:	the table
  * @flow:	copied
  * @token:	not 0

@@ -25,8 +25,9 @@ from punchd.words.notification import Notification
 EVENTS: Final[dict[str, type[Any]]] = {
     word.__name__: word
     for word in (
-        events.SegmentSeen, events.SignalSeen, events.Connected, events.Readable, events.SocketFailed,
-        events.IcmpSeen, events.EffectFailed, events.Cancelled, events.Settled, events.DeadlinePassed,
+        events.SegmentSeen, events.StraySeen, events.SignalSeen, events.Connected, events.Readable,
+        events.SocketFailed, events.IcmpSeen, events.PacketRefused, events.EffectFailed, events.Cancelled,
+        events.Settled, events.DeadlinePassed,
     )
 }  # fmt: skip
 

@@ -55,6 +55,16 @@ class SegmentSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class StraySeen:
+    """A TCP segment of the peer's address came to this pair's port from another port: some NAT changes ports."""
+
+    pair: int
+    port: int
+    flags: int
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
 class SignalSeen:
     """The peer's punchd signalled on this pair; the sequence numbers or the tag were right."""
 
@@ -95,6 +105,15 @@ class IcmpSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class PacketRefused:
+    """The kernel would not send a packet of this pair: EPERM when a rule of this host drops it. The pair goes on."""
+
+    pair: int
+    effect: str
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
 class EffectFailed:
     """The edge could not do what this pair asked for; `code` is the error code that this comes to."""
 
@@ -121,7 +140,9 @@ class DeadlinePassed:
     """The time the machine named in `deadline` has come."""
 
 
-PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed
+PairEvent = (
+    SegmentSeen | StraySeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | PacketRefused | EffectFailed
+)
 Event = PairEvent | Cancelled | Settled | DeadlinePassed
 
 WINDOWS = {Signal.FIRE: 20550, Signal.ANSWER: 20545, Signal.COMMIT: 20547, Signal.PRIME: 20560}
