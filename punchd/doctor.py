@@ -20,7 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from punchd.client import NoDaemon, connect_blocking
+from punchd.client import NoDaemon, PunchFailed, connect_blocking
 from punchd.firewall import PUNCH_PORTS, Packet, is_own
 from punchd.firewall_list import Rules, look
 
@@ -45,7 +45,8 @@ PACKETS: tuple[tuple[Packet, str, str], ...] = (
     (Packet(what="bare ACKs out", going="out", flags=_ACK), BAD, "tcp-midstream does not work"),
     (Packet(what="datagrams out", going="out", protocol="udp"), BAD, "udp does not work"),
     (Packet(what="answers out", going="out", flags=_SYN_ACK, state="established"), BAD, "no TCP technique works"),
-    (Packet(what="INVALID out", going="out", flags=_ACK, state="invalid"), WARN, "tcp-midstream, tcp-syni may fail"),
+    (Packet(what="INVALID out", going="out", flags=_ACK, state="invalid"), WARN,
+     "tcp-midstream, tcp-syni, tcp-nutss may fail"),
     (Packet(what="SYNs in, after ours", going="in", flags=_SYN, state="established"), BAD, "tcp-simopen fails"),
     (Packet(what="SYN-ACKs in", going="in", flags=_SYN_ACK, state="established"), BAD, "no TCP technique works"),
     (Packet(what="ACKs in", going="in", flags=_ACK, state="established"), BAD, "no TCP technique works"),
@@ -97,7 +98,7 @@ def examine(path: str | None) -> list[Finding]:
     try:
         with connect_blocking(path) as asked:
             around = Around(asked.ping(), "", look())
-    except NoDaemon as error:
+    except (NoDaemon, PunchFailed) as error:
         around = Around(None, str(error), look())
     findings: list[Finding] = []
     for check in CHECKS:
@@ -243,7 +244,7 @@ def judge_rules(rules: Rules) -> list[Finding]:
         if (drop := rules.dropped(packet)) is not None:
             how = "drops" if drop[0].sure else "may drop"
             verdict = severity if drop[0].sure else WARN
-            found = f"{drop[0].rule} {how} {packet.what}: {consequence}"
+            found = f"{drop[0].rule}; it {how} {packet.what}: {consequence}"
             findings.append(Finding("rules", found, verdict, f"sudo {drop[1]}"))
     passed = f"none drops what punchd needs ({sum(len(one.chains) for one in rules.rulesets)} chains read)"
     return findings or [Finding("rules", passed)]

@@ -82,7 +82,7 @@ def test_rules_are_named_with_what_they_cost() -> None:
         "\t\tudp sport 1024-65535 drop # handle 4\n\t}\n}\n"
     )
     (finding,) = doctor.judge_rules(Rules((parse(listing),)))
-    wanted = "table inet t, chain out: udp sport 1024-65535 drop (handle 4) drops datagrams out: udp does not work"
+    wanted = "table inet t, chain out: udp sport 1024-65535 drop (handle 4); it drops datagrams out: udp does not work"
     assert Finding("rules", wanted, BAD, "sudo nft insert rule inet t out udp sport 21000-31999 accept") == finding
 
 

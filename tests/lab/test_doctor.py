@@ -19,6 +19,10 @@ from punchd.lab.topology import Lab
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.needs("ring", "raw", "repair", "queue", "rules")]
 
 PUNCHCTL = [sys.executable, "-c", "from punchd.ctl import main; main()"]
+AS_NOBODY = [
+    sys.executable, "-c",
+    f"import os; from punchd.ctl import main; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); main()",
+]  # fmt: skip
 IN, OUT = "type filter hook input priority 0", "type filter hook output priority 0"
 
 
@@ -67,7 +71,7 @@ def test_host_without_a_daemon_is_looked_over_all_the_same(host: Namespace) -> N
          ["chain s: drop"]),
         ("chain c { type filter hook prerouting priority -300; udp dport 21000-31999 drop; }",
          ["udp dport 21000-31999 drop"]),
-        (f"chain c {{ {OUT}; meta mark 7 drop; }}", ["meta mark 0x00000007 drop (handle 2) may drop"]),
+        (f"chain c {{ {OUT}; meta mark 7 drop; }}", ["meta mark 0x00000007 drop (handle 2); it may drop"]),
     ],
 )  # fmt: skip
 def test_rule_is_named_and_its_mend_mends_it(host: Namespace, rules: str, named: list[str]) -> None:
@@ -113,14 +117,19 @@ def test_settings_of_the_kernel_are_judged_and_mended(host: Namespace) -> None:
 
 def test_without_privileges_it_says_what_it_could_not_see(host: Namespace) -> None:
     """Not seen is not well; and it names the line that grants it."""
-
-    demoted = (
-        "import os; from punchd.ctl import main; os.setgroups([]);"
-        f"os.setgid({NOBODY}); os.setuid({NOBODY}); main()"
-    )  # fmt: skip
-    said = host.run([sys.executable, "-c", demoted, "doctor", "--json", "--socket", "/nonexistent"])
+    said = host.run([*AS_NOBODY, "doctor", "--json", "--socket", "/nonexistent"])
     findings = {finding["subject"]: finding for finding in json.loads(said)["findings"]}
     assert "Operation not permitted" in findings["rules: nftables"]["found"]
     assert findings["rules: nftables"]["mend"].startswith("sudo punchctl doctor")
     assert "warn" == findings["your capabilities"]["verdict"]
+    assert "ok" == findings["ports"]["verdict"]
+
+
+def test_caller_whom_the_daemon_turns_away_is_told_all_the_same(host: Namespace) -> None:
+    """A user who may not ask the daemon may still look at the host."""
+    with Daemon(host) as daemon:
+        host.run(["chmod", "0666", daemon.path])
+        said = host.run([*AS_NOBODY, "doctor", "--json", "--socket", daemon.path], check=False)
+    findings = {finding["subject"]: finding for finding in json.loads(said)["findings"]}
+    assert "not-permitted" in findings["daemon"]["found"]
     assert "ok" == findings["ports"]["verdict"]
