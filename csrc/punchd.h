@@ -52,7 +52,7 @@ struct punchd_flow {
 	uint16_t remote_port;
 	uint8_t family;         /* 4 or 6 */
 	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
-	uint8_t reserved[2];    /* zero */
+	uint16_t any_port;      /* 1: remote_port does not count */
 };
 
 struct punchd_options {
@@ -98,6 +98,7 @@ struct punchd_record {
 	uint8_t kind;                   /* PUNCHD_RECORD_* */
 	uint8_t outgoing;
 	uint16_t bytes_len;
+	uint16_t other_port;            /* it came from there; 0: as known */
 	struct punchd_segment segment;  /* kind SEGMENT */
 	struct punchd_quote quote;      /* kind ICMP */
 	uint8_t bytes[PUNCHD_SEGMENT_MAX];      /* headers as captured */
@@ -198,8 +199,7 @@ int punchd_filter_ring(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 
 /**
  * punchd_filter_peer() - Let a TCP or UDP socket hear one address alone
- * @address:	network order, 4 bytes for family 4 and 16 for 6
- * @family:	4 or 6
+ * @address, @family: network order, 4 bytes for family 4 and 16 for 6
  * @out, @out_len: the caller's program
  * Return: instructions written, or NO_ROOM, MALFORMED, UNSUPPORTED
  */
@@ -232,7 +232,7 @@ void punchd_flows_free(struct punchd_flows *flows);
 /**
  * punchd_flows_put() - Add a flow, or give it another token
  * @flows:	the table
- * @flow:	copied
+ * @flow:	copied; any_port: for what comes in and fits no whole one
  * @token:	not 0
  * Return: PUNCHD_OK, or NO_ROOM, MALFORMED (token 0), UNSUPPORTED
  */

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from punchd.client import Attempt, NoDaemon, Punched, PunchFailed, connect, connect_blocking
+from punchd.doctor import doctor
 from punchd.meeting import Meeting, MeetingError, address_of
 from punchd.netcheck import netcheck
 
@@ -113,7 +114,7 @@ def replay(journal: str) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "punchd.replay", journal])
 
 
-COMMANDS: tuple[click.Command, ...] = (ping, status, netcheck, cancel, cat, replay)
+COMMANDS: tuple[click.Command, ...] = (ping, status, doctor, netcheck, cancel, cat, replay)
 
 
 @click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -31,7 +31,7 @@ log: Any = structlog.get_logger()
 
 FULL_TTL = 64
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
-PAIRS_MAX = FLOWS * 3 // 4  # beyond that the flow table's chains grow long
+PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 # The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
 _LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
@@ -164,6 +164,7 @@ class Driver:
                 if pair is None or isinstance(effect, do.Clear):
                     continue
                 if isinstance(effect, do.Resend | do.Inject | do.Tell) and error.errno in _LOST:
+                    run.inbox.append(seen.PacketRefused(effect.pair, type(effect).__name__, error.errno))
                     continue
                 failed.add(pair)
                 run.inbox.append(_effect_failed(pair, effect, error))
@@ -209,6 +210,8 @@ class Driver:
             run, held = known
             if isinstance(record, native.SeenIcmp):
                 event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
+            elif record.other_port:
+                event = seen.StraySeen(held.pair, record.other_port, record.flags, record.ttl)
             else:
                 event = seen.SegmentSeen(
                     held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
@@ -232,6 +235,8 @@ class Driver:
             effect.remote_port, stream=stream,
         )  # fmt: skip
         self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
+        if stream:  # of several pairs on one port the last is told of strays: they are for the verdict alone
+            self._host.flows.put(*held.flow_local, **held.flow_any_port, token=held.token)
         self._next_token += 1
         self._tuples.add(key)
         self._ports[effect.local_port] = self._ports.get(effect.local_port, 0) + 1
@@ -436,6 +441,8 @@ class Driver:
 
     def _forget(self, held: Held) -> None:
         self._host.flows.drop(*held.flow_local, **held.flow_rest)
+        if self._host.flows.get(*held.flow_local, **held.flow_any_port) == held.token:
+            self._host.flows.drop(*held.flow_local, **held.flow_any_port)
         self._tuples.discard((held.local[1], *held.remote, held.stream))
 
     def _refuse_port(self, run: Run, effect: do.OpenPair, *, stream: bool) -> None:

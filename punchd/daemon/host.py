@@ -13,7 +13,7 @@ from punchd.edge.nfqueue import IcmpQueue
 from punchd.edge.rules import Rules
 from punchd.words.addresses import PUNCH_PORTS, PortRange
 
-FLOWS = 1 << 17
+FLOWS = 1 << 18
 PRIMER_TTL_MAX = 16  # what leaves a punch port with less is a primer: applications' packets leave with 64
 _FIND_ERRORS = (OSError, ValueError, MemoryError)
 

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import grp
 import os
+import resource
 import secrets
 import signal
 import time
@@ -19,6 +20,7 @@ from punchd import __version__
 from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.admission import Admission
+from punchd.daemon.blame import Blame
 from punchd.daemon.config import Config
 from punchd.daemon.driver import Driver, Run
 from punchd.daemon.host import Host, open_host
@@ -44,6 +46,7 @@ class Service:
         self.started = time.monotonic()
         self.admission = Admission(config, host, secrets.SystemRandom())
         self.driver = Driver(loop, host)
+        self.blame = Blame(loop)
         self._journals = Journals(config.journal)
         self._admitted = _admitted_users(config)
         self._sessions: dict[int, Session] = {}
@@ -115,6 +118,7 @@ class Service:
             "protocol": replies.PROTOCOL,
             "version": __version__,
             "techniques": [name for name, technique in TECHNIQUES.items() if technique.needs <= able],
+            "descriptors_max": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "missing": [
                 {"capability": lack.capability, "reason": lack.reason, "grant": lack.grant} for lack in self.host.lacks
             ],

@@ -153,13 +153,13 @@ class Session:
 class Call:
     """One open attempt as its caller hears of it; the driver's `Caller`."""
 
-    __slots__ = ("_told", "id", "log", "run", "secret", "session", "uid")
+    __slots__ = ("_asking", "_told", "id", "log", "run", "secret", "session", "uid")
 
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
         self.run: Run | None = None
         """None until the attempt has taken its first step."""
-        self._told = False
+        self._told = self._asking = False
         self.log: Any = log.bind(attempt=self.name, uid=uid)
 
     @property
@@ -217,6 +217,15 @@ class Call:
         self._final()
 
     def failed(self, outcome: Failed) -> None:
+        blame = self.session._service.blame
+        if self.run is not None and blame.concerns(outcome):
+            self._asking = True
+            blame.find(self.run.attempt, outcome, self._say_failed)
+        else:
+            self._say_failed(outcome)
+
+    def _say_failed(self, outcome: Failed) -> None:
+        self._asking = False
         self.log.info("failed", code=outcome.code, cause=outcome.cause)
         advice = outcome.advice or _ADVICE.get(outcome.code, "")
         failed = Failed(outcome.code, outcome.message, advice, outcome.cause)
@@ -228,7 +237,7 @@ class Call:
         self.session._service.ended(self)
 
     def _final(self) -> None:
-        if not self._told:
+        if not self._told and not self._asking:
             self._told = True
             self.session.ended(self.id)
 
