@@ -164,7 +164,8 @@ class Running:
             cpu_s = self._meter.spent()
             b = self._line(self._clients["b"])
         finally:
-            for child in (*self._clients.values(), self._side):
+            children: list[subprocess.Popen[Any]] = [*self._clients.values(), self._side]
+            for child in children:
                 child.terminate()
                 child.wait(patience_s)
         codes_a, codes_b = Counter(a["codes"]), Counter(b["codes"])
