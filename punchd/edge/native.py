@@ -23,6 +23,7 @@ WINDOW_PRIME = lib.PUNCHD_WINDOW_PRIME
 WINDOW_FIRE = lib.PUNCHD_WINDOW_FIRE
 WINDOW_ANSWER = lib.PUNCHD_WINDOW_ANSWER
 WINDOW_COMMIT = lib.PUNCHD_WINDOW_COMMIT
+WINDOW_PRIME = lib.PUNCHD_WINDOW_PRIME
 
 _STATUS = {
     lib.PUNCHD_TRUNCATED: "the bytes end before their header says",
@@ -230,10 +231,13 @@ class Ring:
 class RawSender:
     """The raw socket that crafted segments leave by. One to an own address is an injection."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_bare", "_fd")
 
     def __init__(self) -> None:
         self._fd = _check(lib.punchd_raw_open(), "raw_open")
+        self._bare: Any = ffi.new("struct punchd_segment *")
+        self._bare.family = 4
+        self._bare.options.window_scale = _NO_SCALE
 
     def fileno(self) -> int:
         return self._fd
@@ -247,6 +251,17 @@ class RawSender:
         if len(crafted) == len(segments):
             return self._send_crafted(crafted)
         return self._send_raw([build(item) if isinstance(item, Segment) else item for item in segments])
+
+    def send_bare(
+        self, src: tuple[str, int], dst: tuple[str, int], *, flags: int, seq: int, ack: int, window: int, ttl: int
+    ) -> None:
+        """One segment without options: what punchd says on the path itself, some of them for each attempt."""
+        bare = self._bare
+        ffi.memmove(bare.src, _packed(src[0]), 4)
+        ffi.memmove(bare.dst, _packed(dst[0]), 4)
+        bare.src_port, bare.dst_port = src[1], dst[1]
+        bare.seq, bare.ack, bare.window, bare.flags, bare.ttl = seq, ack, window, flags, ttl
+        _check(lib.punchd_send_segments(self._fd, bare, 1), "send_segments")
 
     def _send_crafted(self, segments: list[Segment]) -> int:
         structs = ffi.new("struct punchd_segment[]", len(segments))
