@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench._frame import Figure, Progress, Report, at_least, at_most, interleaved, ratios
 from bench._street import FAR, NEAR, built, street
-from punchd.edge.native import FLAG_ACK, Flows, RawSender, Ring, Segment, Shots, spray
+from punchd.edge.native import FLAG_ACK, RING_FRAMES, Flows, RawSender, Ring, Segment, Shots, spray
 from punchd.lab.namespace import Namespace
 
 FIRST, LAST = 21000, 31999
@@ -23,7 +23,6 @@ PORTS = 4096
 """Of the range: so many flows are ours where all are."""
 STRANGER, OWN = "203.0.113.7", "203.0.113.8"
 OWN_PORT, OWN_EVERY = 9, 64
-FRAMES = 4096
 TCP = 6
 _IDLE_MS = 300
 _QUIET = "add table ip t; add chain ip t c { type filter hook prerouting priority -300; ip protocol tcp drop; }"
@@ -88,7 +87,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
             Figure.of("own SYNs among foreign", [one.own for one in mixed], ""),
             Figure.of("of them missed", [one.own - one.seen for one in mixed], "", at_most(0)),
         ],
-        conditions={"rounds": rounds, "segments": count, "frames": FRAMES, "flows": PORTS},
+        conditions={"rounds": rounds, "segments": count, "frames": RING_FRAMES, "flows": PORTS},
     )
 
 
@@ -137,7 +136,7 @@ def _said(text: str) -> tuple[int, int, float]:
 
 def _bare_ring(near: Namespace, far: Namespace, program: Path, count: int) -> Sighting:
     reader = near.popen(
-        [str(program), "ring", str(FRAMES), str(FIRST), str(LAST)], stdout=subprocess.PIPE, text=True
+        [str(program), "ring", str(RING_FRAMES), str(FIRST), str(LAST)], stdout=subprocess.PIPE, text=True
     )  # fmt: skip
     assert reader.stdout is not None
     reader.stdout.readline()
@@ -157,7 +156,7 @@ def _flood(
     for i in range(0, PORTS if every else 0):
         flows.put(NEAR, FIRST + i, remote=OWN, remote_port=OWN_PORT, protocol=TCP, token=i + 1)
     with near.enter():
-        ring = Ring(FIRST, LAST, hole_ttl=2, flows=flows, frames=FRAMES, sift=sift)
+        ring = Ring(FIRST, LAST, hole_ttl=2, flows=flows, sift=sift)
     with ring:
         generator = far.popen(_flood_command(program, NEAR, count, every), stdout=subprocess.PIPE, text=True)
         seen = wakes = 0
