@@ -76,7 +76,7 @@ def _await(path: str, process: subprocess.Popen[str], log: Path) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
             if sock.connect_ex(path) == 0:
                 return
-        time.sleep(0.01)
+        time.sleep(0.002)
     raise RuntimeError(f"the daemon does not answer: {log.read_text(encoding='utf-8')[-2000:]}")
 
 

@@ -3,6 +3,7 @@ Parses options and sets up the log; daemon/service.py does the rest."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
@@ -40,6 +41,8 @@ from punchd.words.errors import PunchdError
 def main(log_level: str, **options: Any) -> None:
     """Hole punching as a service: serve applications on a Unix socket."""
     _set_up_log(log_level)
+    for package in ("aioice", "pyroute2"):
+        _spare_init(package)
     from punchd.daemon import service  # the C module and the libraries load only when they are to be used
 
     try:
@@ -54,6 +57,13 @@ def _endpoints(texts: tuple[str, ...]) -> tuple[Endpoint, ...]:
         return tuple(Endpoint.parse(text) for text in texts)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _spare_init(package: str) -> None:
+    """Let its modules be imported without its __init__, which imports all of them: a third of the time to start."""
+    spec = importlib.util.find_spec(package)
+    if spec is not None and package not in sys.modules:
+        sys.modules[package] = importlib.util.module_from_spec(spec)
 
 
 def _set_up_log(level: str) -> None:
