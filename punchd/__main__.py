@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 import click
-import structlog
 
 from punchd import __version__
 from punchd.daemon.config import DEFAULT_SOCKET, Config
@@ -66,7 +65,20 @@ def _spare_init(package: str) -> None:
         sys.modules[package] = importlib.util.module_from_spec(spec)
 
 
+def _structlog() -> Any:
+    """Without rich, which it would load to draw tracebacks: a daemon's log has none, and each start would wait."""
+    spared = "rich" not in sys.modules
+    if spared:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # the way to say that there is none
+    import structlog
+
+    if spared:
+        del sys.modules["rich"]
+    return structlog
+
+
 def _set_up_log(level: str) -> None:
+    structlog = _structlog()
     human = sys.stderr.isatty()
     structlog.configure(
         processors=[
