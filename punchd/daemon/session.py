@@ -1,5 +1,8 @@
 """One caller's connection: its open requests, and what each of them is told.
-Knows no packets and no sockets: attempts are the driver's."""
+Knows no packets and no sockets: attempts are the driver's.
+
+What goes well is logged at level debug: two lines for each of thousands of punches a second would cost more than the
+punches' segments do."""
 
 from __future__ import annotations
 
@@ -35,10 +38,11 @@ _ADVICE = {str(code): code.advice for code in Code}
 class Session:
     """The requests of one connection. Ids are the caller's, and free again after the final reply."""
 
-    __slots__ = ("_calls", "_open", "_service", "connection")
+    __slots__ = ("_calls", "_open", "_service", "connection", "log")
 
     def __init__(self, service: Service, connection: Connection) -> None:
         self._service, self.connection = service, connection
+        self.log: Any = log.bind(uid=connection.credentials.uid)
         self._open: dict[str, Call | EndpointCall] = {}
         self._calls: dict[type[Any], Callable[[Any], None]] = {
             Initiate: self._initiate, Respond: self._respond, Notify: self._notify, Cancel: self._cancel,
@@ -99,7 +103,7 @@ class Session:
             raise
         call = Call(self, id_, uid, secret)
         self._open[id_] = call
-        call.log.info("attempt begins", role=type(attempt).__name__.lower(), remote=attempt.remote)
+        self.log.debug("attempt begins", attempt=call.name, role=type(attempt).__name__, remote=attempt.remote)
         call.run = service.launch(attempt, call)
         if self.connection.closed:  # the attempt's first words found nobody to hear them
             service.driver.feed(call.run, Cancelled(Code.CANCELLED))
@@ -148,26 +152,23 @@ class Session:
         self.connection.send(replies.ok(id_, **more))
 
     def _refuse(self, id_: str, error: PunchdError) -> None:
-        log.info("refused", id=id_, uid=self.connection.credentials.uid, code=error.code, message=error.message)
+        self.log.info("refused", id=id_, code=error.code, message=error.message)
         self.connection.send(replies.error(id_, error))
 
 
 class Call:
     """One open attempt as its caller hears of it; the driver's `Caller`."""
 
-    __slots__ = ("_told", "id", "log", "run", "secret", "session", "uid")
+    __slots__ = ("_told", "id", "log", "name", "run", "secret", "session", "uid")
 
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
         self.run: Run | None = None
         """None until the attempt has taken its first step."""
         self._told = False
-        self.log: Any = log.bind(attempt=self.name, uid=uid)
-
-    @property
-    def name(self) -> str:
+        self.log = session.log
+        self.name = f"{session.connection.number}/{id_}"
         """What the log and `status` call it: the connection's number and the caller's id."""
-        return f"{self.session.connection.number}/{self.id}"
 
     def cancel(self, code: Code) -> bool:
         """End it; its final line says `code`. False: it has not begun."""
@@ -184,19 +185,20 @@ class Call:
         failed = None
         if progress.code is not None:
             failed = Failed(progress.code, progress.message or "", "")
-            self.log.info("technique failed", technique=progress.technique, code=progress.code)
+            self.log.debug("technique failed", attempt=self.name, technique=progress.technique, code=progress.code)
         line = replies.progress(self.id, progress.stage, technique=progress.technique, failed=failed)
         self.session.connection.send(line, droppable=True)
 
     def early(self, fd: int, technique: str, local: str, remote: str) -> None:
-        self.log.info("handed over early", technique=technique)
+        self.log.debug("handed over early", attempt=self.name, technique=technique)
         line = replies.progress(self.id, "early", technique=technique, fds=1, local=local, remote=remote)
         self.session.connection.send(line, fd)
 
     def punched(self, outcome: Punched, fd: int | None) -> None:
-        self.log.info("punched", technique=outcome.technique, remote=str(outcome.remote), elapsed_ms=outcome.elapsed_ms)
+        remote = str(outcome.remote)
+        self.log.debug("punched", attempt=self.name, technique=outcome.technique, remote=remote)
         line = replies.punched(
-            self.id, technique=outcome.technique, local=str(outcome.local), remote=str(outcome.remote),
+            self.id, technique=outcome.technique, local=str(outcome.local), remote=remote,
             rtt_ms=outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms,
             fds=0 if fd is None else 1,
         )  # fmt: skip
@@ -204,7 +206,7 @@ class Call:
         self._final()
 
     def failed(self, outcome: Failed) -> None:
-        self.log.info("failed", code=outcome.code, cause=outcome.cause)
+        self.log.info("failed", attempt=self.name, code=outcome.code, cause=outcome.cause)
         advice = outcome.advice or _ADVICE.get(outcome.code, "")
         failed = Failed(outcome.code, outcome.message, advice, outcome.cause)
         self.session.connection.send(replies.error(self.id, failed))

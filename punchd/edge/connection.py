@@ -1,8 +1,9 @@
 """One caller's connection: lines in, lines and descriptors out, over a non-blocking Unix stream socket.
 It refuses to know what a line means: requests, ids and the wording of errors are the daemon's.
 
-Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn; what
-they are answered meanwhile leaves in one piece. Output leaves at once when the kernel takes it and queues when not:
+Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
+Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
+while the kernel does not take it:
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -24,7 +25,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 LINE_MAX_LEN = 65_536
 """Bytes of one line, its newline included."""
@@ -37,6 +37,7 @@ RETRY_S = 0.01
 
 _JOIN_MAX_LEN = 65_536
 _READ_LEN = 16_384  # more is rarely there, and each read makes room for all of it
+_JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
@@ -104,7 +105,6 @@ class Connection:
         """Complete ones that wait for their turn; no more is read while there are any."""
         self._rest = bytearray()
         """The beginning of a line."""
-        self._corked = False
         self._skipping = False
         self._reading = False
         self._turn: asyncio.Handle | None = None
@@ -112,6 +112,7 @@ class Connection:
         self._droppable_count = 0
         self._dropped = 0
         self._writing = False
+        self._parting: asyncio.Handle | None = None
         self._stuffed = False
         self._finishing = False
         self._retry: asyncio.TimerHandle | None = None
@@ -127,12 +128,10 @@ class Connection:
         self._output.append(_Outgoing(line, -1 if fd is None else fd, droppable))
         self._droppable_count += droppable
         self.unread_len += len(line)
-        if not self._corked:
-            if len(self._output) == 1:
-                self._flush()
-        elif self.unread_len > _JOIN_MAX_LEN:
-            self._uncork()
-            self._corked = not self.closed
+        if self._parting is None and not self._writing and self._retry is None:
+            self._parting = self._loop.call_soon(self._flush)
+        if self._parting is not None and self.unread_len > _JOIN_MAX_LEN:
+            self._flush()
         if self.unread_len > UNREAD_MAX_LEN:
             self._drop_oldest()
             self._stuff()
@@ -143,14 +142,15 @@ class Connection:
             return
         self._finishing = True
         self._read_off()
-        self._uncork()
         if not self._output:
             self.close()
         elif self._stuck is None:
             self._watch()
 
     def close(self) -> None:
-        """Close at once; what is queued is lost, descriptors included."""
+        """Close at once; what the kernel does not take at once is lost, descriptors included."""
+        if self._parting is not None:
+            self._flush()
         if self.closed:
             return
         self.closed = True
@@ -220,7 +220,6 @@ class Connection:
     def _hand_on(self) -> None:
         """Give the owner its lines; what is too much for one turn waits for the loop's next one."""
         self._turn = None
-        self._corked = True
         for _ in range(min(len(self._lines), LINES_PER_WAKE)):
             line = self._lines.popleft()
             if self._skipping:
@@ -233,9 +232,7 @@ class Connection:
                 return
             if self._stuffed:
                 break
-        self._uncork()
-        if not (self.closed or self._finishing):
-            self._read_more()
+        self._read_more()
 
     def _read_more(self) -> None:
         """Lines that are here already first, then the socket; a line that is too long is let go at once."""
@@ -253,14 +250,11 @@ class Connection:
 
     # output
 
-    def _uncork(self) -> None:
-        """Answers to lines of one turn leave together."""
-        self._corked = False
-        if self._output and not self._writing and self._retry is None:
-            self._flush()
-
     def _flush(self) -> None:
         """Write until the queue is empty or the kernel takes no more."""
+        if self._parting is not None:
+            self._parting.cancel()
+            self._parting = None
         while self._output:
             try:
                 sent_len = self._send_some()
@@ -289,22 +283,26 @@ class Connection:
         self._flush()
 
     def _send_some(self) -> int:
-        """One sendmsg: a line with its descriptor alone, or a run of lines without."""
+        """One sendmsg: a run of lines, which ends with the first one that has a descriptor."""
         first = self._output[0]
         if first.droppable and self._dropped and not first.dropped:
             line = self._callbacks.with_dropped(first.line, self._dropped)
             self.unread_len += len(line) - len(first.line)
             first.line, first.dropped, self._dropped = line, self._dropped, 0
-        if first.fd >= 0:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [first.fd]))]
-            return self._socket.sendmsg([first.line], rights, socket.MSG_NOSIGNAL)
-        run, run_len = [first.line], len(first.line)
-        for outgoing in islice(self._output, 1, None):
-            if outgoing.fd >= 0 or run_len > _JOIN_MAX_LEN or (outgoing.droppable and self._dropped):
+        run, run_len = list[bytes](), 0
+        for outgoing in self._output:
+            if run and (len(run) == _JOIN_MAX or run_len > _JOIN_MAX_LEN or (outgoing.droppable and self._dropped)):
                 break
             run.append(outgoing.line)
             run_len += len(outgoing.line)
-        return self._socket.send(b"".join(run), socket.MSG_NOSIGNAL)
+            if outgoing.fd >= 0:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [outgoing.fd]))]
+                sent_len = self._socket.sendmsg(run, rights, socket.MSG_NOSIGNAL)
+                # Even a partial send has carried the descriptor; what is left of the lines goes without.
+                os.close(outgoing.fd)
+                outgoing.fd = -1
+                return sent_len
+        return self._socket.sendmsg(run, (), socket.MSG_NOSIGNAL)
 
     def _took(self, sent_len: int) -> None:
         self.unread_len -= sent_len
@@ -315,10 +313,6 @@ class Connection:
             first = self._output[0]
             self._droppable_count -= first.droppable
             first.droppable = False  # no longer, once a byte of it has left
-            if first.fd >= 0:
-                # A partial send has carried the descriptor; the rest of the line goes without.
-                os.close(first.fd)
-                first.fd = -1
             if sent_len < len(first.line):
                 first.line = first.line[sent_len:]
                 return

@@ -254,10 +254,13 @@ class Ring:
 class RawSender:
     """The raw socket that crafted segments leave by. One to an own address is an injection."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_bare", "_fd")
 
     def __init__(self) -> None:
         self._fd = _check(lib.punchd_raw_open(), "raw_open")
+        self._bare: Any = ffi.new("struct punchd_segment *")
+        self._bare.family = 4
+        self._bare.options.window_scale = _NO_SCALE
 
     def fileno(self) -> int:
         return self._fd
@@ -279,6 +282,17 @@ class RawSender:
         c = ffi.new("struct punchd_segment *")
         _fill_segment(c, segment)
         return _check(lib.punchd_send_spray(self._fd, c, shots.c, len(shots)), "send_spray")
+
+    def send_bare(
+        self, src: tuple[str, int], dst: tuple[str, int], *, flags: int, seq: int, ack: int, window: int, ttl: int
+    ) -> None:
+        """One segment without options: what punchd says on the path itself, some of them for each attempt."""
+        bare = self._bare
+        ffi.memmove(bare.src, _packed(src[0]), 4)
+        ffi.memmove(bare.dst, _packed(dst[0]), 4)
+        bare.src_port, bare.dst_port = src[1], dst[1]
+        bare.seq, bare.ack, bare.window, bare.flags, bare.ttl = seq, ack, window, flags, ttl
+        _check(lib.punchd_send_segments(self._fd, bare, 1), "send_segments")
 
     def _send_crafted(self, segments: list[Segment]) -> int:
         structs = ffi.new("struct punchd_segment[]", len(segments))

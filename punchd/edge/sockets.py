@@ -8,6 +8,7 @@ import socket
 from functools import cache
 
 from punchd.edge import native
+from punchd.edge.routes import Routes
 
 IP_MINTTL = 21  # linux/in.h; Python has no name for it
 _MIN_TTL = 2
@@ -187,9 +188,12 @@ def is_free(port: int, *, stream: bool) -> bool:
 
 def source_address(target: str) -> str:
     """The local address from which this host would send to `target`; OSError ENETUNREACH without a route."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        probe.connect((target, 9))
-        return str(probe.getsockname()[0])
+    return _routes().source_address(target)
+
+
+@cache
+def _routes() -> Routes:
+    return Routes()
 
 
 def _begin_connect(sock: socket.socket, remote: tuple[str, int]) -> None:
