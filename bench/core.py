@@ -47,9 +47,10 @@ def run(*, quick: bool, progress: Progress) -> Report:
 
 
 def _lean_rate(technique: str, attempts: int) -> float:
+    dice = random.Random(1)
     begun = time.process_time()
-    for seed in range(attempts):
-        outcomes = Street(technique, seed).run()
+    for _ in range(attempts):
+        outcomes = Street(technique, dice).run()
         assert all(isinstance(outcome, Punched) for outcome in outcomes), outcomes
     return attempts / (time.process_time() - begun)
 
@@ -71,9 +72,9 @@ class Street:
 
     __slots__ = ("_attempts", "_dice", "_nats", "_now", "_outcomes", "_pairs", "_technique", "_waiting")
 
-    def __init__(self, technique: str, seed: int) -> None:
-        self._technique, self._dice, self._now = technique, random.Random(seed), START_S
-        self._nats = [Nat(KINDS["linux"], PUBLIC[side]) for side in (0, 1)]
+    def __init__(self, technique: str, dice: random.Random) -> None:
+        self._technique, self._dice, self._now = technique, dice, START_S
+        self._nats = [Nat(KINDS["linux"], PUBLIC[side], dice=dice) for side in (0, 1)]
         self._attempts: list[Attempt | None] = [None, None]
         self._outcomes: list[object] = [None, None]
         self._pairs: list[dict[int, OpenPair]] = [{}, {}]
