@@ -3,13 +3,13 @@ Parses options and sets up the log; daemon/service.py does the rest."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
 from typing import Any
 
 import click
-import structlog
 
 from punchd import __version__
 from punchd.daemon.config import DEFAULT_SOCKET, Config
@@ -40,6 +40,8 @@ from punchd.words.errors import PunchdError
 def main(log_level: str, **options: Any) -> None:
     """Hole punching as a service: serve applications on a Unix socket."""
     _set_up_log(log_level)
+    for package in ("aioice", "pyroute2"):
+        _spare_init(package)
     from punchd.daemon import service  # the C module and the libraries load only when they are to be used
 
     try:
@@ -56,7 +58,27 @@ def _endpoints(texts: tuple[str, ...]) -> tuple[Endpoint, ...]:
         raise click.BadParameter(str(error)) from None
 
 
+def _spare_init(package: str) -> None:
+    """Let its modules be imported without its __init__, which imports all of them: a third of the time to start."""
+    spec = importlib.util.find_spec(package)
+    if spec is not None and package not in sys.modules:
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+
+
+def _structlog() -> Any:
+    """Without rich, which it would load to draw tracebacks: a daemon's log has none, and each start would wait."""
+    spared = "rich" not in sys.modules
+    if spared:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # the way to say that there is none
+    import structlog
+
+    if spared:
+        del sys.modules["rich"]
+    return structlog
+
+
 def _set_up_log(level: str) -> None:
+    structlog = _structlog()
     human = sys.stderr.isatty()
     structlog.configure(
         processors=[

@@ -47,6 +47,8 @@ class Service:
         self.admission = Admission(config, host, secrets.SystemRandom())
         self.driver = Driver(loop, host)
         self.blame = Blame(loop)
+        self.pong = _pong(host)
+        """What can work here, for `ping`: the same as long as the daemon runs."""
         self._journals = Journals(config.journal)
         self._admitted = _admitted_users(config)
         self._sessions: dict[int, Session] = {}
@@ -111,19 +113,6 @@ class Service:
             "ring_drops": 0 if self.host.ring is None else self.host.ring.drops(),
         }
 
-    def ping(self) -> dict[str, Any]:
-        """What can work here, for `ping`."""
-        able = self.host.able
-        return {
-            "protocol": replies.PROTOCOL,
-            "version": __version__,
-            "techniques": [name for name, technique in TECHNIQUES.items() if technique.needs <= able],
-            "descriptors_max": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            "missing": [
-                {"capability": lack.capability, "reason": lack.reason, "grant": lack.grant} for lack in self.host.lacks
-            ],
-        }
-
     async def stop(self) -> None:
         """End all attempts, deliver the last lines, close the door."""
         self._server.stop_accepting()
@@ -173,6 +162,16 @@ class Service:
 
 
 STATUS_ATTEMPTS_MAX = 200
+
+
+def _pong(host: Host) -> bytes:
+    return replies.ready(
+        protocol=replies.PROTOCOL,
+        version=__version__,
+        techniques=[name for name, technique in TECHNIQUES.items() if technique.needs <= host.able],
+        descriptors_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        missing=[{"capability": lack.capability, "reason": lack.reason, "grant": lack.grant} for lack in host.lacks],
+    )
 
 
 def _admitted_users(config: Config) -> tuple[set[int], set[int]]:

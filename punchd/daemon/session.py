@@ -138,7 +138,7 @@ class Session:
         self._answer(request.id, **self._service.status())
 
     def _ping(self, request: Ping) -> None:
-        self._answer(request.id, **self._service.ping())
+        self.connection.send(replies.ok_ready(request.id, self._service.pong))
 
     def _attempt(self, id_: str) -> Call:
         call = self._open.get(id_)

@@ -244,7 +244,7 @@ _LITERALS = {
 
 def _may_repeat_a_key(line: bytes, kind: type[_AnyLine]) -> bool:
     """The typed decode keeps the last of two equal keys. Two such keys need equal literals or an escape."""
-    return b"\\" in line or any(line.count(literal) > 1 for literal in _LITERALS[kind])
+    return b"\\" in line or max(map(line.count, _LITERALS[kind])) > 1
 
 
 def _explain(line: bytes) -> Request | Refusal:

@@ -134,6 +134,16 @@ def ok(id_: str, **more: Any) -> bytes:
     return _line({"id": id_, "status": "ok", **more})
 
 
+def ready(**more: Any) -> bytes:
+    """The keys of an answer that is given again and again, spelled once for ok_ready()."""
+    return _line(more)
+
+
+def ok_ready(id_: str, keys: bytes) -> bytes:
+    """What ok() says, with keys of ready()."""
+    return b'{"id":%b,"status":"ok",%b' % (_encoder.encode(id_), keys[1:])
+
+
 def error(id_: str | None, failure: Failure) -> bytes:
     """The final line of an attempt that did not connect, or of a request that was refused."""
     return _line(
