@@ -72,11 +72,28 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     if "host" in report:
         console.print(f"this host  {report['host']}")
+        console.print(_hops(report["ttl"]))
     for transport in ("udp", "tcp"):
         if transport in report:
             console.print(f"\n[bold]{_NAMES[transport]}[/bold]")
             console.print(_verdicts(report[transport]))
             console.print(_raw(report[transport]))
+
+
+def _hops(ttl: dict[str, Any]) -> Table:
+    """The TTL that clears the own NATs, and who answered at which distance."""
+    table = Table.grid(padding=(0, 2))
+    known = "unknown" if ttl["clears"] is None else ttl["clears"]
+    said = (
+        f"no router outside of this host's NATs spoke up; it takes {ttl['least']} or more"
+        if ttl["clears"] is None
+        else "hops clear all NATs of this host"
+    )
+    table.add_row("hole TTL ", str(known), said)
+    for hop in ttl["hops"]:
+        rtt = "repeated" if hop["rtt_ms"] is None else f"{hop['rtt_ms']} ms"
+        table.add_row("", str(hop["ttl"]), f"{hop['sender']}{' (the server)' if hop['arrived'] else ''}", rtt)
+    return table
 
 
 def _verdicts(face: dict[str, Any]) -> Table:

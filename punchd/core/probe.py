@@ -138,11 +138,11 @@ class Probe:
     ) -> None:
         """`epoch_ms` is what to add to `now`, in milliseconds, to get milliseconds since 1970."""
         self.transport, self.local, self.state = transport, local, State.PROBING
+        self.servers, self.expires = servers, now + timeout_s
         self.finding: Finding | None = None
         self._dice, self._keep, self._keep_s = dice, keep, keep_s
         self._epoch_ms, self._allow_private = epoch_ms, allow_private
-        self._now, self._expires = now, now + timeout_s
-        self._servers = servers
+        self._now = now
         self._questions: list[Question] = []
         self._ports: dict[int, int] = {}
         self._opening: set[int] = set()
@@ -166,12 +166,12 @@ class Probe:
         """When `step` wants a DeadlinePassed; None once done."""
         if self.done:
             return None
-        last = self._expires if self.state is State.PROBING else self._keep_at
+        last = self.expires if self.state is State.PROBING else self._keep_at
         return min([last, *(question.due for question in self._questions if question.open)])
 
     def begin(self) -> list[ProbeEffect]:
         """The first effects."""
-        for at, server in enumerate(self._servers):
+        for at, server in enumerate(self.servers):
             self._plan(Purpose.MAPPING, _HOME, server, after_s=at * PACE_S)
         self._advance()
         return self._take()
@@ -260,7 +260,7 @@ class Probe:
 
     def _explore(self, server: Endpoint, other: Endpoint | None) -> None:
         """Ask the server's other ends too, unless it sends us where nobody may be sent."""
-        if other is None or other == server or server not in self._servers or self._explored >= EXPLORED_MAX:
+        if other is None or other == server or server not in self.servers or self._explored >= EXPLORED_MAX:
             return
         if not other.port or why_no_target(other.address, allow_private=self._allow_private) is not None:
             return
@@ -310,7 +310,7 @@ class Probe:
             if question.open and question.due <= self._now:
                 self._send(question)
         settled = not any(question.open for question in self._questions)
-        if self.state is State.PROBING and (settled or self._expires <= self._now):
+        if self.state is State.PROBING and (settled or self.expires <= self._now):
             self._conclude()
 
     def _send(self, question: Question) -> None:
@@ -350,7 +350,7 @@ class Probe:
     def _patience(self) -> float:
         """Until when a TCP server is waited for."""
         heard = bool(self._observations) or self.state is State.KEEPING
-        return self._now + LINE_PATIENCE_S if heard else max(self._expires, self._now + RTO_S)
+        return self._now + LINE_PATIENCE_S if heard else max(self.expires, self._now + RTO_S)
 
     def _give_up(self, question: Question, cause: str) -> None:
         question.cause = cause

@@ -15,8 +15,9 @@ from punchd.core.pair import Terms
 from punchd.core.ports import Dice, Ports
 from punchd.core.probe import Probe
 from punchd.core.techniques import TECHNIQUES
-from punchd.daemon.config import Config
+from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
+from punchd.daemon.networks import Networks
 from punchd.edge import sockets
 from punchd.wire.peer import decode_notification
 from punchd.words.addresses import Endpoint, why_no_target
@@ -37,6 +38,7 @@ class Admission:
         self._config, self._host = config, host
         self._dice = dice
         self.ports = Ports(dice)
+        self.networks = Networks(life_s=config.network_memory_s)
         self._open: dict[tuple[int, str], int] = {}
         self._limits = {ATTEMPTS: config.attempts_per_uid, ENDPOINTS: config.endpoints_per_uid}
         self._nonces: OrderedDict[bytes, float] = OrderedDict()
@@ -67,7 +69,7 @@ class Admission:
         techniques = self._techniques(request)
         local = self._route(remote)
         return Initiating(
-            terms=self._terms(initiating=True, nonce=os.urandom(NONCE_LEN)),
+            terms=self._terms(local, initiating=True, nonce=os.urandom(NONCE_LEN)),
             local=local,
             public=self._public(request, local),
             remote=remote,
@@ -92,9 +94,10 @@ class Admission:
                 f"the peer offers {', '.join(sorted(offered))}, none of which can run on this host",
                 cause={"missing": lacking},
             )
+        local = self._route(notification.initiator)
         attempt = Responding(
-            terms=self._terms(initiating=False, nonce=notification.nonce),
-            local=self._route(notification.initiator),
+            terms=self._terms(local, initiating=False, nonce=notification.nonce),
+            local=local,
             notification=notification,
             runnable=runnable,
             timeout_s=request.timeout_ms / 1000,
@@ -132,9 +135,10 @@ class Admission:
             for transport in request.transports
         ]
 
-    def _terms(self, *, initiating: bool, nonce: bytes) -> Terms:
+    def _terms(self, local: str, *, initiating: bool, nonce: bytes) -> Terms:
         blind = not {"ring", "raw", "queue"} <= self._host.able
-        return Terms(initiating, nonce, self._config.hole_ttl, blind)
+        hole_ttl = self._config.hole_ttl or self.networks.ttl(local) or HOLE_TTL
+        return Terms(initiating, nonce, hole_ttl, blind)
 
     def _techniques(self, request: Initiate) -> list[str]:
         for name in request.techniques:

@@ -2,7 +2,8 @@
 Decides nothing: what to ask is core/probe.py's, what the caller reads is the session's.
 
 A search has a side per transport: a probe, the ports it has taken, its TCP lines. Bytes become words here, between
-edge/stun.py and wire/stun.py. A side that has found nothing is over; the others go on.
+edge/stun.py and wire/stun.py. A side that has found nothing is over; the others go on. Beside them it sounds the way to
+the first server, for the TTL that clears the own NATs.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ import structlog
 
 from punchd.core.ports import Ports
 from punchd.core.probe import Probe
+from punchd.core.ttl import clearing
+from punchd.daemon.sounder import Sounder
 from punchd.edge import stun as edge
 from punchd.wire import stun as wire
 from punchd.words import probing as do
 from punchd.words.addresses import Endpoint
 from punchd.words.events import Cancelled, DeadlinePassed
+from punchd.words.hops import Way
 from punchd.words.nat import Descriptor
 from punchd.words.probing import Finding, LineEnded, Observation
 
@@ -42,7 +46,7 @@ class Seeker(Protocol):
     def name(self) -> str: ...
 
     def observed(self, observation: Observation) -> None: ...
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], *, kept: bool) -> None: ...
+    def found(self, descriptor: Descriptor | None, findings: list[Finding], way: Way, *, kept: bool) -> None: ...
     def lost(self, transport: str) -> None: ...
     def broke(self, error: Exception) -> None: ...
 
@@ -62,32 +66,48 @@ class Search:
         self.seeker = seeker
         self._loop, self._telling, self._broken = loop, False, False
         self._sides = [_Side(self, loop, probe, ports, clock) for probe in probes]
+        first = self._sides[0].probe
+        self._sounder = Sounder(loop, first.local, first.servers[0], expires=first.expires, clock=clock, owner=self)
 
     def begin(self) -> None:
-        """Ask; the seeker hears everything else."""
+        """Ask; the seeker hears everything else. The hops first: no mapping of theirs comes between two samples."""
+        self._sounder.begin()
         for side in self._sides:
             side.begin()
 
     def stop(self) -> None:
         """Close all ports. The seeker hears nothing more."""
+        self._sounder.stop()
         for side in self._sides:
             side.feed(Cancelled(""))
 
     def found(self) -> None:
-        """A side has something new: tell it once its step is over, when it is known whether the probe is done."""
+        """Something is new: tell it once the present step is over, when it is known whether a probe is done."""
         if not self._telling:
             self._telling = True
-            self._loop.call_soon(self._tell)
+            self._loop.call_soon(self._guarded_tell)
+
+    def _guarded_tell(self) -> None:
+        self._telling = False
+        try:
+            self._tell()
+        except Exception as error:
+            self.broke(error)
 
     def _tell(self) -> None:
         """All sides must have had their say before the seeker hears the first word."""
-        self._telling = False
         findings = [side.probe.finding for side in self._sides]
         said = [finding for finding in findings if finding is not None]
-        if len(said) == len(findings):
-            kept = any(not side.probe.done for side in self._sides)
-            descriptor = describe(said, self._sides[0].probe.local, round(time.time() * 1000))
-            self.seeker.found(descriptor, said, kept=kept)
+        if len(said) < len(findings):
+            return
+        publics = {finding.face.public.address for finding in said if finding.face is not None}
+        if publics and not self._sounder.settled:
+            return
+        self._sounder.stop()
+        kept = any(not side.probe.done for side in self._sides)
+        way = clearing(self._sounder.hops, publics)
+        descriptor = describe(said, self._sides[0].probe.local, round(time.time() * 1000), ttl=way.ttl)
+        self.seeker.found(descriptor, said, way, kept=kept)
 
     def broke(self, error: Exception) -> None:
         """A bug of ours ends this search, and no other."""
@@ -98,7 +118,7 @@ class Search:
             self.seeker.broke(error)
 
 
-def describe(findings: Iterable[Finding], host: str, made_ms: int) -> Descriptor | None:
+def describe(findings: Iterable[Finding], host: str, made_ms: int, *, ttl: int | None = None) -> Descriptor | None:
     """The descriptor of what was found, without samples too old to predict by; None where no transport has a face.
 
     `made_ms` may lie before a sample, or far behind it: the clock of a host can be set.
@@ -111,7 +131,7 @@ def describe(findings: Iterable[Finding], host: str, made_ms: int) -> Descriptor
         for finding in findings
         if finding.face is not None
     }
-    return Descriptor(host, made_ms, faces.get("tcp"), faces.get("udp")) if faces else None
+    return Descriptor(host, made_ms, faces.get("tcp"), faces.get("udp"), ttl) if faces else None
 
 
 class _Side:

@@ -16,6 +16,7 @@ from punchd.wire.descriptor import encode_descriptor
 from punchd.wire.peer import encode_notification
 from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
 from punchd.words.events import Cancelled
+from punchd.words.hops import Way
 from punchd.words.nat import Descriptor
 from punchd.words.notification import Notification
 from punchd.words.outcomes import Failed, Progress, Punched
@@ -253,15 +254,17 @@ class EndpointCall:
         self.log.info("mapping lost", transport=transport)
         self.session.connection.send(replies.lost(self.id, transport), droppable=True)
 
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], *, kept: bool) -> None:
+    def found(self, descriptor: Descriptor | None, findings: list[Finding], way: Way, *, kept: bool) -> None:
         if descriptor is None:
             servers = len(findings[0].silences)
             message = f"no STUN server answered; {servers} {'was' if servers == 1 else 'were'} asked"
-            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.report(findings))))
+            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.verdicts(findings))))
             return
         publics = {finding.transport: str(finding.face.public) for finding in findings if finding.face is not None}
-        self.log.info("endpoint found", kept=kept, **publics)
-        line = replies.found(self.id, encode_descriptor(descriptor), descriptor.host, findings, kept=kept)
+        self.log.info("endpoint found", kept=kept, ttl=descriptor.ttl, **publics)
+        self.session._service.admission.networks.learn(descriptor.host, descriptor.ttl)
+        report = replies.report(findings, host=descriptor.host, way=way)
+        line = replies.found(self.id, encode_descriptor(descriptor), report, kept=kept)
         if kept:
             self.session.connection.send(line)
         else:

@@ -255,11 +255,11 @@ def test_daemon_without_servers_asks_for_some(street: Lab) -> None:
 
 def test_netcheck_shows_verdicts_beside_raw_data(daemon: Daemon) -> None:
     """For a person; the same as JSON for a script."""
-    shown = _punchctl(daemon, "netcheck", "--server", SERVER, "--server", "192.0.2.77")
+    shown = punchctl(daemon, "netcheck", "--server", SERVER, "--server", "192.0.2.77")
     for words in ("UDP", "TCP", INDEPENDENT, STRICTEST, "ports are kept", f"{SECOND}:3479", "no answer to 3 requests"):
         assert words in shown
-    said = json.loads(_punchctl(daemon, "netcheck", "--json", "--transport", "udp"))
-    assert {"host", "udp"} == set(said["report"])
+    said = json.loads(punchctl(daemon, "netcheck", "--json", "--transport", "udp"))
+    assert {"host", "ttl", "udp"} == set(said["report"])
     assert said["descriptor"].startswith("ZTE")
 
 
@@ -269,7 +269,7 @@ def test_packages_of_dev_include_the_real_stun_server() -> None:
     assert " coturn" in (Path(__file__).parents[2] / "dev").read_text(encoding="utf-8")
 
 
-def _punchctl(daemon: Daemon, *arguments: str) -> str:
+def punchctl(daemon: Daemon, *arguments: str) -> str:
     argv = [sys.executable, "-c", "from punchd.ctl import main; main()", *arguments]
     done = subprocess.run(
         argv, env=os.environ | {"PUNCHD_SOCKET": daemon.path}, capture_output=True, text=True, check=True
