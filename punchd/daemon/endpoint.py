@@ -29,7 +29,7 @@ from punchd.words.addresses import Endpoint
 from punchd.words.events import Cancelled, DeadlinePassed
 from punchd.words.hops import Way
 from punchd.words.nat import Descriptor
-from punchd.words.probing import Finding, LineEnded, Observation
+from punchd.words.probing import Finding, KeptPort, LineEnded, Observation
 
 log: Any = structlog.get_logger()
 
@@ -61,9 +61,11 @@ class Search:
         ports: Ports,
         seeker: Seeker,
         *,
+        kept: set[KeptPort],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.seeker = seeker
+        """`kept`: where the ports are put down that punches may share, as long as they are held."""
+        self.seeker, self.kept = seeker, kept
         self._loop, self._telling, self._broken = loop, False, False
         self._sides = [_Side(self, loop, probe, ports, clock) for probe in probes]
         first = self._sides[0].probe
@@ -204,6 +206,7 @@ class _Side:
                     break
             else:
                 self._ports[effect.slot] = port
+                self._search.kept.add(KeptPort(self.probe.transport, *port.local))
                 if isinstance(port, edge.Datagrams):
                     self._loop.add_reader(port, self._on_datagrams, effect.slot, port)
                 self._inbox.append(do.PortOpened(effect.slot, number))
@@ -216,6 +219,7 @@ class _Side:
                 self._drop_line(slot, server)
         port = self._ports.pop(effect.slot, None)
         if port is not None:
+            self._search.kept.discard(KeptPort(self.probe.transport, *port.local))
             self._loop.remove_reader(port)
             port.close()
 

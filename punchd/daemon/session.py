@@ -115,7 +115,7 @@ class Session:
             raise
         call = EndpointCall(self, request.id, uid)
         self._open[request.id] = call
-        call.begin(Search(service.loop, probes, service.admission.ports, call))
+        call.begin(Search(service.loop, probes, service.admission.ports, call, kept=service.kept))
 
     def _notify(self, request: Notify) -> None:
         self._attempt(request.attempt)

@@ -31,6 +31,15 @@ class Answer:
     error: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPort:
+    """A port that an `endpoint` request holds, and that punches may share."""
+
+    transport: str
+    address: str
+    port: int
+
+
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from duo import Talker
-from running import Daemon, held_sockets
+from duo import Talker, duo
+from running import BENT, NOBODY, Daemon, held_sockets
 
 from punchd import client
+from punchd.core.techniques import TECHNIQUES
 from punchd.lab.endpoints import SECOND, start_coturn, start_own
 from punchd.lab.namespace import Namespace
+from punchd.lab.pair import DAEMON
 from punchd.lab.topology import SERVER, Lab
 from punchd.wire.descriptor import decode_descriptor
 
@@ -44,6 +45,7 @@ PAGES = {
     "sequential:step=2,foreign=20": (STRICTEST, STRICTEST, "sequential", 2),
     "sequential:step=-1": (STRICTEST, STRICTEST, "sequential", -1),
 }
+UNPRIVILEGED = (sys.executable, "-m", "punchd.lab.unprivileged", "none")
 OWN_PORTS = (3488, 3489)  # beside coturn's
 
 
@@ -175,19 +177,39 @@ def test_caller_that_goes_takes_its_ports_along(street: Lab, daemon: Daemon) -> 
     assert daemon.fds() <= fds
 
 
-def test_punch_leaves_from_a_kept_port_while_it_is_kept(street: Lab, daemon: Daemon) -> None:
-    """The point of keeping it: another connection from the same port, through the same NAT, at the same time."""
-    with client.connect_blocking(daemon.path) as caller, street.b.socket(socket.AF_INET, socket.SOCK_STREAM) as peer:
-        peer.bind((street.b.address, 9000))
-        peer.listen()
-        report = caller.keep_endpoint(transport="tcp").found().report["tcp"]
-        with street.a.socket(socket.AF_INET, socket.SOCK_STREAM) as punched:
-            punched.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            punched.bind((street.a.address, report["local_port"]))
-            punched.connect((street.b.address, 9000))
-            seen, (address, port) = peer.accept()
-            seen.close()
-        assert report["public"] == f"{address}:{port}"
+@pytest.mark.parametrize(
+    ("kinds", "command_b", "techniques"),
+    [
+        (("untracked", "untracked"), DAEMON, sorted(set(TECHNIQUES) - {"tcp-direct"})),
+        (("open", "linux"), UNPRIVILEGED, ["tcp-direct", "tcp-simopen", "udp"]),
+    ],
+    ids=["root", "unprivileged"],
+)
+def test_punch_leaves_from_kept_ports_while_they_are_kept(
+    kinds: tuple[str, str], command_b: tuple[str, ...], techniques: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The point of keeping them: both sides punch from these very ports, beside keepalives."""
+    monkeypatch.setenv("PUNCHD_UID", str(NOBODY if command_b == UNPRIVILEGED else 0))
+    options = ["--stun", SERVER, "--keepalive", "0.5"]
+    with duo(*kinds, command_a=(*BENT, "chosen"), command_b=command_b, options=options) as both:
+        start_own(both.lab)
+        for technique in techniques:
+            transport = technique.partition("-")[0]
+            with client.connect_blocking(both.a.path) as near, client.connect_blocking(both.b.path) as far:
+                kept = [caller.keep_endpoint() for caller in (near, far)]
+                ports = [one.found().report[transport]["local_port"] for one in kept]
+                Path(f"{both.a.path}.ports").write_text(json.dumps(ports), encoding="ascii")
+                with both.punched(technique) as (one, other):
+                    assert ports == [int(end.local.rpartition(":")[2]) for end in (one, other)]
+                    assert one.remote == f"{both.lab.public_b}:{ports[1]}"
+                    one.socket.sendall(b"hello")
+                    assert b"hello" == other.socket.recv(100)
+                    time.sleep(1.2)  # two keepalives
+                    statuses = [caller.status() for caller in (near, far)]
+                    assert [1, 1] == [len(status["endpoints"]) for status in statuses]
+                    other.socket.sendall(b"you too")
+                    assert b"you too" == one.socket.recv(100)
+                assert "mapping lost" not in both.a.log() + both.b.log(), technique
 
 
 @pytest.mark.parametrize(
@@ -241,8 +263,7 @@ def test_daemon_that_ends_says_so_to_whoever_keeps_an_endpoint(street: Lab) -> N
 
 def test_endpoint_is_found_without_any_capability(street: Lab) -> None:
     """Asking needs no privilege."""
-    command = [sys.executable, "-m", "punchd.lab.unprivileged", "none"]
-    with Daemon(street.a, command=command) as daemon, Talker(daemon.path) as talker:
+    with Daemon(street.a, command=UNPRIVILEGED) as daemon, Talker(daemon.path) as talker:
         report = talker.ask({"id": "1", "call": "endpoint", "servers": [SERVER]})["report"]
     assert (INDEPENDENT, INDEPENDENT) == (report["udp"]["mapping"], report["tcp"]["mapping"])
 
