@@ -1,4 +1,4 @@
-"""Finds how many hops clear all of the own NATs, from who says that datagrams of small TTLs have died there.
+"""Finds how many hops clear the own NATs and stay short of a peer's, from who says that datagrams died on the way.
 Opens no hole and chooses no primer's TTL; what no router says remains unknown.
 
 Theory of operation
@@ -17,6 +17,11 @@ Two cases deceive it. A carrier that numbers routers before its NAT with public 
 the first try fails, and a larger TTL must follow. A firewall which translates nothing looks like a router: that the
 first hop may be one is assumed always (LEAST).
 
+Towards a peer, the same datagrams tell where its NATs begin: whoever bears the peer's public address is the outermost
+one, or the peer itself, whose own descriptor says how many hops before it are still its own. Where nobody bears it, the
+last router that spoke is short of it. All is known when the peer's address and all hops before it have spoken; many
+NATs say nothing, so mostly patience ends it. What goes beyond are strays to the peer's NAT: nobody sends them unasked.
+
 States: sounding -> settled. What is heard afterwards is still taken: the server answers later than the hops before it.
 """
 
@@ -27,7 +32,7 @@ from typing import assert_never
 
 from punchd.words.addresses import why_no_target
 from punchd.words.events import DeadlinePassed
-from punchd.words.hops import Hop, HopEvent, HopHeard, Launch, Way
+from punchd.words.hops import Hop, HopEvent, HopHeard, Launch, Reach, Way
 
 LEAST = 2  # a TTL of 1 dies at the host's own gateway, before that has made any state
 TTLS = range(1, 9)
@@ -38,9 +43,11 @@ PATIENCE_S = 1.2
 class Sounding:
     """One target's hops."""
 
-    __slots__ = ("_began", "_ends", "_repeated", "hops", "settled")
+    __slots__ = ("_began", "_ends", "_repeated", "_through", "hops", "settled")
 
-    def __init__(self, *, now: float, timeout_s: float = PATIENCE_S) -> None:
+    def __init__(self, *, now: float, timeout_s: float = PATIENCE_S, through: bool = False) -> None:
+        """`through`: all the way to the target, not just out of the own NATs."""
+        self._through = through
         self._began, self._ends = now, now + min(timeout_s, PATIENCE_S)
         self._repeated = self.settled = False
         self.hops: dict[int, Hop] = {}
@@ -73,8 +80,10 @@ class Sounding:
         return [Launch(ttl) for ttl in TTLS if ttl not in self.hops]
 
     def _complete(self) -> bool:
-        outside = clearing(self.hops.values(), ()).ttl
-        return outside is not None and all(ttl in self.hops for ttl in range(1, outside + 2))
+        way = clearing(self.hops.values(), ())
+        if self._through:
+            return way.distance is not None and all(ttl in self.hops for ttl in range(1, way.distance))
+        return way.ttl is not None and all(ttl in self.hops for ttl in range(1, way.ttl + 2))
 
 
 def clearing(hops: Iterable[Hop], own: Collection[str]) -> Way:
@@ -88,6 +97,18 @@ def clearing(hops: Iterable[Hop], own: Collection[str]) -> Way:
         distance=next((hop.ttl for hop in known if hop.arrived), None),
         hops=tuple(known),
     )
+
+
+def reaching(hops: Iterable[Hop], peer: str, *, own: int) -> Reach:
+    """What the hops tell of a peer whose public address is `peer`.
+
+    `own`: how many of the hops before that address are still the peer's, 0 where the address is its outermost NAT's.
+    """
+    known = sorted(hops, key=lambda hop: hop.ttl)
+    arrived = next((hop.ttl for hop in known if hop.sender == peer), None)
+    before = [hop.ttl for hop in known if hop.sender != peer and (arrived is None or hop.ttl < arrived)]
+    last = max(before, default=None) if arrived is None else arrived - 1
+    return Reach(peer, None if last is None else max(last - own, 0), arrived, tuple(known))
 
 
 def _inside(hop: Hop, own: Collection[str]) -> bool:

@@ -19,9 +19,11 @@ from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
 from punchd.daemon.networks import Networks
 from punchd.edge import sockets
+from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
 from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.errors import Code, HostError, PeerError, RequestError
+from punchd.words.nat import Descriptor
 from punchd.words.notification import NONCE_LEN, Notification
 from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Respond
 
@@ -134,6 +136,16 @@ class Admission:
             )
             for transport in request.transports
         ]
+
+    def sounding(self, request: FindEndpoint) -> Descriptor | None:
+        """The peer to which the way is to be sounded. RequestError says why not."""
+        if request.peer is None:
+            return None
+        peer = decode_descriptor(request.peer)
+        for face in (peer.tcp, peer.udp):
+            if face is not None:
+                self._check_target(face.public.address, "peer")
+        return peer
 
     def _terms(self, local: str, *, initiating: bool, nonce: bytes) -> Terms:
         blind = not {"ring", "raw", "queue"} <= self._host.able

@@ -20,14 +20,14 @@ import structlog
 
 from punchd.core.ports import Ports
 from punchd.core.probe import Probe
-from punchd.core.ttl import clearing
+from punchd.core.ttl import LEAST, clearing, reaching
 from punchd.daemon.sounder import Sounder
 from punchd.edge import stun as edge
 from punchd.wire import stun as wire
 from punchd.words import probing as do
 from punchd.words.addresses import Endpoint
 from punchd.words.events import Cancelled, DeadlinePassed
-from punchd.words.hops import Way
+from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
 from punchd.words.probing import Finding, KeptPort, LineEnded, Observation
 
@@ -46,7 +46,9 @@ class Seeker(Protocol):
     def name(self) -> str: ...
 
     def observed(self, observation: Observation) -> None: ...
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], way: Way, *, kept: bool) -> None: ...
+    def found(
+        self, descriptor: Descriptor | None, findings: list[Finding], way: Way, reach: Reach | None, *, kept: bool
+    ) -> None: ...
     def lost(self, transport: str) -> None: ...
     def broke(self, error: Exception) -> None: ...
 
@@ -62,24 +64,32 @@ class Search:
         seeker: Seeker,
         *,
         kept: set[KeptPort],
+        peer: Descriptor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`kept`: where the ports are put down that punches may share, as long as they are held."""
+        """`kept`: where the ports are put down that punches may share. `peer`: whom the way is sounded to, too."""
         self.seeker, self.kept = seeker, kept
         self._loop, self._telling, self._broken = loop, False, False
         self._sides = [_Side(self, loop, probe, ports, clock) for probe in probes]
         first = self._sides[0].probe
         self._sounder = Sounder(loop, first.local, first.servers[0], expires=first.expires, clock=clock, owner=self)
+        self._peer, self._far = peer, None
+        if peer is not None:
+            self._far = Sounder(
+                loop, first.local, _public(peer), expires=first.expires, clock=clock, owner=self, through=True
+            )
 
     def begin(self) -> None:
         """Ask; the seeker hears everything else. The hops first: no mapping of theirs comes between two samples."""
-        self._sounder.begin()
+        for sounder in self._sounders():
+            sounder.begin()
         for side in self._sides:
             side.begin()
 
     def stop(self) -> None:
         """Close all ports. The seeker hears nothing more."""
-        self._sounder.stop()
+        for sounder in self._sounders():
+            sounder.stop()
         for side in self._sides:
             side.feed(Cancelled(""))
 
@@ -103,13 +113,25 @@ class Search:
         if len(said) < len(findings):
             return
         publics = {finding.face.public.address for finding in said if finding.face is not None}
-        if publics and not self._sounder.settled:
+        if publics and not all(sounder.settled for sounder in self._sounders()):
             return
-        self._sounder.stop()
+        for sounder in self._sounders():
+            sounder.stop()
         kept = any(not side.probe.done for side in self._sides)
         way = clearing(self._sounder.hops, publics)
         descriptor = describe(said, self._sides[0].probe.local, round(time.time() * 1000), ttl=way.ttl)
-        self.seeker.found(descriptor, said, way, kept=kept)
+        self.seeker.found(descriptor, said, way, self._reach(), kept=kept)
+
+    def _reach(self) -> Reach | None:
+        """What was found of the peer: without a NAT, the hops that its own TTL clears lie before its address."""
+        if self._peer is None or self._far is None:
+            return None
+        public = _public(self._peer).address
+        own = (self._peer.ttl or LEAST) - 1 if self._peer.host == public else 0
+        return reaching(self._far.hops, public, own=own)
+
+    def _sounders(self) -> list[Sounder]:
+        return [self._sounder] if self._far is None else [self._sounder, self._far]
 
     def broke(self, error: Exception) -> None:
         """A bug of ours ends this search, and no other."""
@@ -134,6 +156,13 @@ def describe(findings: Iterable[Finding], host: str, made_ms: int, *, ttl: int |
         if finding.face is not None
     }
     return Descriptor(host, made_ms, faces.get("tcp"), faces.get("udp"), ttl) if faces else None
+
+
+def _public(peer: Descriptor) -> Endpoint:
+    """Where a peer is seen. Its UDP port, if it has one: any other may be a service of its router."""
+    face = peer.udp or peer.tcp
+    assert face is not None
+    return face.public
 
 
 class _Side:

@@ -16,7 +16,7 @@ from punchd.wire.descriptor import encode_descriptor
 from punchd.wire.peer import encode_notification
 from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
 from punchd.words.events import Cancelled
-from punchd.words.hops import Way
+from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
 from punchd.words.notification import Notification
 from punchd.words.outcomes import Failed, Progress, Punched
@@ -110,12 +110,13 @@ class Session:
         service.admission.enter(uid, ENDPOINTS)
         try:
             probes = service.admission.probing(request)
+            peer = service.admission.sounding(request)
         except PunchdError:
             service.admission.leave(uid, ENDPOINTS)
             raise
         call = EndpointCall(self, request.id, uid)
         self._open[request.id] = call
-        call.begin(Search(service.loop, probes, service.admission.ports, call, kept=service.kept))
+        call.begin(Search(service.loop, probes, service.admission.ports, call, kept=service.kept, peer=peer))
 
     def _notify(self, request: Notify) -> None:
         self._attempt(request.attempt)
@@ -254,7 +255,9 @@ class EndpointCall:
         self.log.info("mapping lost", transport=transport)
         self.session.connection.send(replies.lost(self.id, transport), droppable=True)
 
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], way: Way, *, kept: bool) -> None:
+    def found(
+        self, descriptor: Descriptor | None, findings: list[Finding], way: Way, reach: Reach | None, *, kept: bool
+    ) -> None:
         if descriptor is None:
             servers = len(findings[0].silences)
             message = f"no STUN server answered; {servers} {'was' if servers == 1 else 'were'} asked"
@@ -263,7 +266,7 @@ class EndpointCall:
         publics = {finding.transport: str(finding.face.public) for finding in findings if finding.face is not None}
         self.log.info("endpoint found", kept=kept, ttl=descriptor.ttl, **publics)
         self.session._service.admission.networks.learn(descriptor.host, descriptor.ttl)
-        report = replies.report(findings, host=descriptor.host, way=way)
+        report = replies.report(findings, host=descriptor.host, way=way, reach=reach)
         line = replies.found(self.id, encode_descriptor(descriptor), report, kept=kept)
         if kept:
             self.session.connection.send(line)

@@ -36,10 +36,11 @@ class Sounder:
         expires: float,
         clock: Callable[[], float],
         owner: Owner,
+        through: bool = False,
     ) -> None:
         self._loop, self._clock, self._owner = loop, clock, owner
         self._local, self._target = local, target
-        self._sounding = Sounding(now=clock(), timeout_s=max(0.0, expires - clock()))
+        self._sounding = Sounding(now=clock(), timeout_s=max(0.0, expires - clock()), through=through)
         self._edge: Hops | None = None
         self._told = False
         self._request = encode_request(os.urandom(TRANSACTION_LEN))

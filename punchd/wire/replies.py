@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from punchd.words.hops import Way
+from punchd.words.hops import Hop, Reach, Way
 from punchd.words.probing import Finding, Observation
 
 PROTOCOL = 1
@@ -97,11 +97,17 @@ def found(id_: str, descriptor: str, report: Mapping[str, Any], *, kept: bool) -
     return _line({"id": id_, **status, "descriptor": descriptor, "report": report})
 
 
-def report(findings: Iterable[Finding], *, host: str, way: Way) -> dict[str, Any]:
+def report(findings: Iterable[Finding], *, host: str, way: Way, reach: Reach | None) -> dict[str, Any]:
     """The verdicts and, beside each, the raw data it rests on."""
-    hops = [{"ttl": hop.ttl, "sender": hop.sender, "arrived": hop.arrived, "rtt_ms": hop.rtt_ms} for hop in way.hops]
-    ttl = {"clears": way.ttl, "least": way.least, "distance": way.distance, "hops": hops}
+    ttl: dict[str, Any] = {"clears": way.ttl, "least": way.least, "distance": way.distance, "hops": _hops(way.hops)}
+    if reach is not None:
+        said = {"public": reach.peer, "short": reach.short, "arrived": reach.arrived, "hops": _hops(reach.hops)}
+        ttl["peer"] = said
     return {"host": host, "ttl": ttl} | verdicts(findings)
+
+
+def _hops(hops: Iterable[Hop]) -> list[dict[str, Any]]:
+    return [{"ttl": hop.ttl, "sender": hop.sender, "arrived": hop.arrived, "rtt_ms": hop.rtt_ms} for hop in hops]
 
 
 def verdicts(findings: Iterable[Finding]) -> dict[str, Any]:

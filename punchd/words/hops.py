@@ -51,3 +51,17 @@ class Way:
     least: int
     distance: int | None
     hops: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the hops say of a peer's NATs.
+
+    short    the largest TTL that is sure to stay short of all of them; None where nobody on the way spoke up
+    arrived  the smallest TTL that was answered from the peer's own address; None where none was
+    """
+
+    peer: str
+    short: int | None
+    arrived: int | None
+    hops: tuple[Hop, ...] = ()

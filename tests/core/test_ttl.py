@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchd.core.ttl import LEAST, PATIENCE_S, REPEAT_S, TTLS, Sounding, clearing
+from punchd.core.ttl import LEAST, PATIENCE_S, REPEAT_S, TTLS, Sounding, clearing, reaching
 from punchd.words.events import DeadlinePassed
 from punchd.words.hops import Hop, HopHeard, Launch
 
@@ -114,6 +114,42 @@ def test_first_word_about_a_ttl_counts_and_its_time_is_known_unless_repeated() -
     machine.step(DeadlinePassed(), 100.0 + REPEAT_S)
     machine.step(HopHeard(2, ROUTER, False), 100.5)
     assert [Hop(1, HOME, False, 10.0), Hop(2, ROUTER, False, None)] == list(machine.hops.values())
+
+
+PEER = "198.51.100.2"
+
+
+@pytest.mark.parametrize(
+    ("senders", "own", "short", "arrived"),
+    [
+        ((HOME, ROUTER, FAR, None), 0, 3, None),
+        ((HOME, ROUTER, FAR, PEER, PEER), 0, 3, 4),
+        ((HOME, None, None, PEER), 0, 3, 4),
+        ((HOME, ROUTER, FAR, PEER, "192.168.1.2"), 0, 3, 4),
+        ((HOME, ROUTER, FAR, "198.51.100.130", PEER), 1, 3, 5),
+        ((HOME, ROUTER, FAR, "198.51.100.130"), 1, 3, None),
+        ((PEER,), 1, 0, 1),
+        ((None, None), 0, None, None),
+        ((), 1, None, None),
+    ],
+)
+def test_short_is_the_last_ttl_before_what_belongs_to_the_peer(
+    senders: tuple[str | None, ...], own: int, short: int | None, arrived: int | None
+) -> None:
+    """A primer that reaches the peer's NAT may be answered with a RST, or with a block."""
+    reach = reaching(hops(*senders), PEER, own=own)
+    assert (short, arrived) == (reach.short, reach.arrived)
+
+
+def test_way_to_a_peer_is_settled_by_its_own_address_or_by_patience() -> None:
+    """The first router outside says nothing of the peer's end."""
+    machine = Sounding(now=100.0, through=True)
+    machine.begin()
+    for hop in hops(HOME, ROUTER, FAR):
+        machine.step(HopHeard(hop.ttl, hop.sender, arrived=False), 100.01)
+    assert not machine.settled
+    machine.step(HopHeard(4, PEER, arrived=True), 100.02)
+    assert machine.settled
 
 
 @given(st.lists(st.sampled_from([None, HOME, CARRIER, ROUTER, FAR, PUBLIC, SERVER]), max_size=8))

@@ -18,7 +18,9 @@ from punchd import client
 from punchd.lab.endpoints import start_own
 from punchd.lab.namespace import Namespace
 from punchd.lab.topology import SERVER, Lab
-from punchd.wire.descriptor import decode_descriptor
+from punchd.wire.descriptor import decode_descriptor, encode_descriptor
+from punchd.words.addresses import Endpoint
+from punchd.words.nat import Descriptor, Face, NatClass
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -113,11 +115,38 @@ def _hole_ttl(talker: Talker, lab: Lab, folder: Path, id_: str) -> int:
     return int(head["hole_ttl"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "arrived"), [("linux", None), ("linux-reject", 5), ("cone", 5), ("cgn", None), ("open", None)]
+)
+def test_ttl_that_stays_short_of_a_peers_nats_is_found(kind: str, arrived: int | None) -> None:
+    """r3 is the fourth hop from A whatever is behind it: a NAT, two, or the peer's own gateway."""
+    with Lab("linux", kind, echo=None) as lab:
+        servers = start_own(lab)
+        a, b = Daemon(lab.a), Daemon(lab.b)
+        with a, b, client.connect_blocking(a.path) as near, client.connect_blocking(b.path) as far:
+            peer = far.keep_endpoint(servers=servers).found().descriptor
+            found = near.endpoint(servers=servers, transport="udp", peer=peer).report["ttl"]
+            assert (2, 4, arrived) == (found["clears"], found["peer"]["short"], found["peer"]["arrived"])
+            shown = punchctl(a, "netcheck", "--server", servers[0], "--transport", "udp", "--peer", peer)
+            assert f"hops stay short of {lab.public_b}" in shown
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "10.0.1.1", "255.255.255.255", None])
+def test_descriptor_that_names_no_target_is_refused(peer: str | None) -> None:
+    """A peer's word must not aim us at our own network."""
+    with Lab("linux", "open", echo=None) as lab, Daemon(lab.a) as daemon, Talker(daemon.path) as talker:
+        text = "ZTEB" if peer is None else encode_descriptor(
+            Descriptor(peer, 1, udp=Face(22000, Endpoint(peer, 22000), NatClass()))
+        )  # fmt: skip
+        said = talker.ask({"id": "1", "call": "endpoint", "servers": [SERVER], "peer": text})
+    assert ("bad-value" if peer is None else "target-refused") == said["code"]
+
+
 def test_netcheck_shows_the_ttl_and_the_hops() -> None:
     """A person sees who stands between the host and the Internet."""
     with Lab("cgn", "open", echo=None) as lab:
         start_own(lab)
         with Daemon(lab.a, "--stun", SERVER) as daemon:
             shown = punchctl(daemon, "netcheck")
-            for words in ("hole TTL", "hops clear all NATs", "100.64.1.1", "203.0.113.1", f"{SERVER} (the server)"):
+            for words in ("hole TTL", "hops clear all NATs", "100.64.1.1", "203.0.113.1", f"{SERVER} (arrived)"):
                 assert words in shown
