@@ -181,7 +181,8 @@ class _Side:
         self._heads: dict[edge.Line, bytearray] = {}
         self._table: dict[type[Any], Callable[[Any], None]] = {
             do.OpenPort: self._open_port, do.ClosePort: self._close_port, do.Dial: self._dial, do.HangUp: self._hang_up,
-            do.Ask: self._ask, do.Observed: self._observed, do.Found: self._found, do.Lost: self._lost,
+            do.Listen: self._listen, do.Ask: self._ask, do.Observed: self._observed, do.Found: self._found,
+            do.Lost: self._lost,
         }  # fmt: skip
 
     def begin(self) -> None:
@@ -264,6 +265,15 @@ class _Side:
     def _hang_up(self, effect: do.HangUp) -> None:
         self._drop_line(effect.slot, effect.server)
 
+    def _listen(self, effect: do.Listen) -> None:
+        port = self._ports[effect.slot]
+        assert isinstance(port, edge.Anchor)
+        try:
+            port.listen()
+        except OSError:
+            return  # nobody will be heard: the server says that it called in vain, or nothing
+        self._loop.add_reader(port, self._on_called, effect.slot, port)
+
     def _ask(self, effect: do.Ask) -> None:
         request = wire.encode_request(effect.transaction, effect.change)
         port = self._ports[effect.slot]
@@ -294,6 +304,11 @@ class _Side:
             self._on_message(slot, *came)
             if port.closed:
                 return
+
+    def _on_called(self, slot: int, port: edge.Anchor) -> None:
+        source = port.called()
+        if source is not None:
+            self.feed(do.Called(slot, source))
 
     def _on_connected(self, slot: int, line: edge.Line) -> None:
         self._loop.remove_writer(line)

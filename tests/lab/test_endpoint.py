@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -26,12 +27,15 @@ from punchd.lab.namespace import Namespace
 from punchd.lab.pair import DAEMON
 from punchd.lab.topology import SERVER, Lab
 from punchd.wire.descriptor import decode_descriptor
+from punchd.wire.stun import decode_answer, encode_request, message_len
+from punchd.words.addresses import Endpoint
+from punchd.words.probing import Change
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 INDEPENDENT, STRICTEST = "endpoint-independent", "address-and-port-dependent"
 KEEPING = (INDEPENDENT, STRICTEST, "preserving", 0)
-# mapping, filtering (which UDP alone can tell), allocation, step: in the words of the kinds' pages
+# mapping, filtering (over TCP our own server alone can tell), allocation, step: in the words of the kinds' pages
 PAGES = {
     "open": (INDEPENDENT, INDEPENDENT, "preserving", 0),
     "cone": (INDEPENDENT, INDEPENDENT, "preserving", 0),
@@ -60,7 +64,7 @@ def test_class_found_is_what_the_kinds_page_says(kind: str) -> None:
                 for transport in ("udp", "tcp"):
                     found = report[transport]
                     mapping, filtering, allocation, step = PAGES[kind]
-                    filtering = filtering if transport == "udp" else "unknown"
+                    filtering = filtering if transport == "udp" or servers == own else "unknown"
                     assert (mapping, filtering, allocation, step) == (
                         found["mapping"], found["filtering"], found["allocation"], found["step"],
                     ), (transport, servers, found)  # fmt: skip
@@ -126,6 +130,40 @@ def _entries(lab: Lab, transport: str, port: int) -> list[str]:
         line for line in box.conntrack()
         if f" {transport} " in line and f"dst={SERVER} sport={port} dport=3478 " in line
     ]  # fmt: skip
+
+
+def test_own_server_calls_nobody_but_the_asker_and_not_too_often(street: Lab) -> None:
+    """Whoever could make it call others would have a cannon; whoever is called too often gets plain answers instead."""
+    request = encode_request(bytes(12), Change(address=False, port=True))
+    tcp = (socket.AF_INET, socket.SOCK_STREAM)
+    with street.b.socket(*tcp) as line, street.b.socket(*tcp) as port:
+        for sock in (line, port):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((street.b.address, 23456))
+            sock.settimeout(5)
+        line.connect((SERVER, 3478))
+        port.listen(32)
+        began = time.monotonic()
+        line.sendall(request * 20)
+        callers = [_caller(port) for _ in range(4)]
+        heard = b""
+        while len(heard) < 16 * (length := message_len(heard) or 1 << 20):
+            heard += line.recv(4096)
+        answers = [decode_answer(heard[at : at + length]) for at in range(0, len(heard), length)]
+        assert [Endpoint(street.public_b, 23456)] * 16 == [answer.mapped for answer in answers if answer is not None]
+        assert {SERVER} == {address for address, _ in callers}
+        assert not {3478, 3479} & {number for _, number in callers}
+        if time.monotonic() - began < 1:  # else this machine is too slow to tell
+            port.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                port.accept()
+
+
+def _caller(port: socket.socket) -> tuple[str, int]:
+    sock, source = port.accept()
+    sock.close()
+    address, number = source
+    return str(address), int(number)
 
 
 def test_keepalive_holds_the_mapping_and_cancel_lets_it_go(street: Lab, daemon: Daemon) -> None:
