@@ -230,4 +230,4 @@ class Street:
         if caller is not None and ask.slot in self.listening and self.nat.lets_in(self._ports[ask.slot], caller):
             self._later(self.rtt_s, Called(ask.slot, caller))
         else:
-            self._later(self.rtt_s + 1.2, Answered(ask.slot, ask.server, Answer(ask.transaction, error=447)))
+            self._later(self.rtt_s + 2.0, Answered(ask.slot, ask.server, Answer(ask.transaction, error=447)))
