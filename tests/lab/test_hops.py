@@ -6,6 +6,7 @@ It refuses to look into the machine: tests/core/test_ttl.py does.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,20 @@ def test_descriptor_that_names_no_target_is_refused(peer: str | None) -> None:
         )  # fmt: skip
         said = talker.ask({"id": "1", "call": "endpoint", "servers": [SERVER], "peer": text})
     assert ("bad-value" if peer is None else "target-refused") == said["code"]
+
+
+def test_descriptor_that_names_a_victim_brings_it_a_handful_of_datagrams() -> None:
+    """Whoever hands us a descriptor must not get a cannon with it; r1 sees all that leaves."""
+    with Lab("linux", "open", echo=None) as lab:
+        servers = start_own(lab)
+        lab.r1.nft("table ip tally { counter seen { }; chain f { type filter hook prerouting priority -300;"
+                   f" ip daddr {lab.public_b} counter name seen; }}; }}")  # fmt: skip
+        victim = Descriptor("10.9.9.9", 1, tcp=Face(22000, Endpoint(lab.public_b, 9), NatClass()))
+        with Daemon(lab.a) as daemon, client.connect_blocking(daemon.path) as caller:
+            caller.endpoint(servers=servers, transport="udp", peer=encode_descriptor(victim))
+        listing = lab.r1.run(["nft", "list", "counter", "ip", "tally", "seen"])
+    (packets,) = re.findall(r"packets (\d+)", listing)
+    assert 7 <= int(packets) <= 16  # of TTL 2 and more, and each at most twice
 
 
 def test_netcheck_shows_the_ttl_and_the_hops() -> None:
