@@ -12,7 +12,7 @@ import asyncio
 import errno
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import structlog
@@ -26,6 +26,7 @@ from punchd.words import events as seen
 from punchd.words.errors import Code
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.probing import KeptPort
 
 log: Any = structlog.get_logger()
 
@@ -78,9 +79,14 @@ class Driver:
     """Performs effects for all attempts of the daemon on the host's shared descriptors."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, host: Host, *, clock: Callable[[], float] = time.monotonic
+        self,
+        loop: asyncio.AbstractEventLoop,
+        host: Host,
+        *,
+        kept: Collection[KeptPort] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loop, self._host, self._clock = loop, host, clock
+        self._loop, self._host, self._kept, self._clock = loop, host, kept, clock
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples: set[tuple[int, str, int, bool]] = set()
         self._ports: dict[int, int] = {}
@@ -268,7 +274,8 @@ class Driver:
 
     def _open_datagram(self, run: Run, effect: do.OpenDatagram) -> None:
         held = run.held[effect.pair]
-        held.sock, held.tag = sockets.datagram(held.local, held.remote), effect.tag
+        shared = KeptPort("udp", *held.local) in self._kept
+        held.sock, held.tag = sockets.datagram(held.local, held.remote, shared=shared), effect.tag
         self._loop.add_reader(held.sock, self._on_datagram, run, held)
 
     def _set_ttl(self, run: Run, effect: do.SetTtl) -> None:
@@ -453,7 +460,9 @@ class Driver:
         if stream and self._host.diag is not None:
             taken = self._host.diag.holds((run.attempt.local, effect.local_port), remote)
         else:
-            taken = effect.local_port not in self._ports and not sockets.is_free(effect.local_port, stream=stream)
+            port = KeptPort("tcp" if stream else "udp", run.attempt.local, effect.local_port)
+            ours = effect.local_port in self._ports or port in self._kept
+            taken = not ours and not sockets.is_free(effect.local_port, stream=stream)
         if taken:
             raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
 

@@ -31,6 +31,7 @@ from punchd.edge.control import ControlServer
 from punchd.edge.sockpath import Listener, inherited, listen
 from punchd.wire import api, replies
 from punchd.words.errors import Code, RequestError
+from punchd.words.probing import KeptPort
 
 log: Any = structlog.get_logger()
 
@@ -45,7 +46,8 @@ class Service:
         self.loop, self.config, self.host = loop, config, host
         self.started = time.monotonic()
         self.admission = Admission(config, host, secrets.SystemRandom())
-        self.driver = Driver(loop, host)
+        self.kept: set[KeptPort] = set()
+        self.driver = Driver(loop, host, kept=self.kept)
         self.blame = Blame(loop)
         self.pong = _pong(host)
         """What can work here, for `ping`: the same as long as the daemon runs."""

@@ -19,6 +19,7 @@ from punchd.wire.descriptor import encode_descriptor
 from punchd.wire.peer import decode_second, encode_notification, encode_second
 from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
 from punchd.words.events import CallHeard, Cancelled
+from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
@@ -113,12 +114,13 @@ class Session:
         service.admission.enter(uid, ENDPOINTS)
         try:
             probes = service.admission.probing(request)
+            peer = service.admission.sounding(request)
         except PunchdError:
             service.admission.leave(uid, ENDPOINTS)
             raise
         call = EndpointCall(self, request.id, uid)
         self._open[request.id] = call
-        call.begin(Search(service.loop, probes, service.admission.ports, call))
+        call.begin(Search(service.loop, probes, service.admission.ports, call, kept=service.kept, peer=peer))
 
     def _notify(self, request: Notify) -> None:
         attempt = self._attempt(request.attempt)
@@ -277,15 +279,19 @@ class EndpointCall:
         self.log.info("mapping lost", transport=transport)
         self.session.connection.send(replies.lost(self.id, transport), droppable=True)
 
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], *, kept: bool) -> None:
+    def found(
+        self, descriptor: Descriptor | None, findings: list[Finding], way: Way, reach: Reach | None, *, kept: bool
+    ) -> None:
         if descriptor is None:
             servers = len(findings[0].silences)
             message = f"no STUN server answered; {servers} {'was' if servers == 1 else 'were'} asked"
-            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.report(findings))))
+            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.verdicts(findings))))
             return
         publics = {finding.transport: str(finding.face.public) for finding in findings if finding.face is not None}
-        self.log.info("endpoint found", kept=kept, **publics)
-        line = replies.found(self.id, encode_descriptor(descriptor), descriptor.host, findings, kept=kept)
+        self.log.info("endpoint found", kept=kept, ttl=descriptor.ttl, **publics)
+        self.session._service.admission.networks.learn(descriptor.host, descriptor.ttl)
+        report = replies.report(findings, host=descriptor.host, way=way, reach=reach)
+        line = replies.found(self.id, encode_descriptor(descriptor), report, kept=kept)
         if kept:
             self.session.connection.send(line)
         else:

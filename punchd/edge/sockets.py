@@ -101,16 +101,30 @@ def _drop_filter(sock: socket.socket) -> None:
         pass  # there was none
 
 
-def datagram(local: tuple[str, int], remote: tuple[str, int]) -> socket.socket:
-    """A UDP socket connected to the peer. OSError: EADDRINUSE."""
+def datagram(local: tuple[str, int], remote: tuple[str, int], *, shared: bool = False) -> socket.socket:
+    """A UDP socket connected to the peer; `shared`: from a port that edge/stun.py keeps. OSError: EADDRINUSE.
+
+    Until it is connected, a shared port's datagrams may land in either socket: those are dropped here.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         sock.bind(local)
         sock.connect(remote)
+        while shared and _drops_one(sock):
+            pass
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _drops_one(sock: socket.socket) -> bool:
+    try:
+        sock.recv(_TAG_ROOM)
+    except OSError:
+        return False
+    return True
 
 
 def send_datagram(sock: socket.socket, data: bytes, ttl: int | None) -> None:
@@ -164,6 +178,7 @@ def restore(sock: socket.socket, tag: bytes | None = None) -> None:
     """
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, -1)
     if tag is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         native.attach_tag_filter(sock.fileno(), tag)
         while read_tagged(sock, tag) not in (None, STRANGER):
             pass  # signals that came before the filter did; the application's data stays
