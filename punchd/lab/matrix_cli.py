@@ -26,8 +26,6 @@ from .matrix import matrix as run_matrix
 from .pair import DAEMON, ENDPOINT
 from .worker import Effort
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-
 endpoint_option = click.option(
     "--endpoint",
     type=click.Choice(ENDPOINT),
@@ -138,7 +136,15 @@ def _console() -> Console:
 
 def _gently(work: Callable[[], object]) -> None:
     """Ctrl-C, which SIGTERM is like here, is no traceback; nor is a network that could not be run."""
-    old = {number: signal.signal(number, _interrupt) for number in _INTERRUPTS}
+    heard = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # the ones after the first, of impatience, must not disturb the clean-up
+        heard.append(number)
+        if len(heard) == 1:
+            raise KeyboardInterrupt
+
+    old = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         work()
     except KeyboardInterrupt:
@@ -151,13 +157,6 @@ def _gently(work: Callable[[], object]) -> None:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    # once: the ones after it, of impatience, must not disturb the clean-up
-    for each in _INTERRUPTS:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def accept(path: Path | None, **effort: Any) -> NoReturn:

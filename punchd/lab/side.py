@@ -32,7 +32,7 @@ class Channel:
             self._descriptors[name] = greeting["descriptor"]
         if len(self._seats) == 2:
             self._introduce()
-        while line := await reader.readline():
+        while line := await _line(reader):
             # call_later keeps the order of equal delays
             asyncio.get_running_loop().call_later(self._delay_s, self._carry, name, line)
         writer.close()
@@ -50,6 +50,14 @@ class Channel:
         for other, seat in self._seats.items():
             if other != name and not seat.is_closing():
                 seat.write(line)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """What an application says next; nothing when it is gone, however it went."""
+    try:
+        return await reader.readline()
+    except ConnectionResetError:
+        return b""
 
 
 async def main(address: str, port: int, delay_ms: float) -> None:
