@@ -236,6 +236,9 @@ class Probe:
         why = _misfit(question, event.source, answer)
         if why is not None:
             self._give_up(question, why)
+            if self.transport == "tcp" and why != _SILENCES["tcp"]:  # it may drop what came along with this one
+                for other in self._of_line(question.slot, question.server):
+                    self._give_up(other, why)
             return
         question.answered = True
         if question.purpose is Purpose.KEEP:

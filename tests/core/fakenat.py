@@ -92,11 +92,15 @@ class Nat:
 
 @dataclass
 class Servers:
-    """Which ends answer, and what they can: `second` is OTHER-ADDRESS, `changes` CHANGE-REQUEST."""
+    """Which ends answer, and what they can.
+
+    `second` is OTHER-ADDRESS, `changes` CHANGE-REQUEST, `pipelines` two requests at once over TCP.
+    """
 
     ends: frozenset[Endpoint] = frozenset(Endpoint(address, port) for address in (A1, A2) for port in (3478, 3479))
     second: Endpoint | None = OTHER
     changes: bool = True
+    pipelines: bool = True
 
     def source(self, ask: Ask) -> Endpoint | None:
         """Who answers."""
@@ -212,7 +216,10 @@ class Street:
 
     def _ask(self, ask: Ask) -> None:
         assert ask.slot in self.open
+        doubled = any((at, one.slot, one.server) == (self.now, ask.slot, ask.server) for at, one in self.asked)
         self.asked.append((self.now, ask))
+        if doubled and not self.servers.pipelines and self.probe.transport == "tcp":
+            return
         port = self._ports[ask.slot]
         public = self.nat.out(port, ask.server)
         source = self.servers.source(ask)

@@ -90,6 +90,15 @@ def test_call_of_a_stranger_is_no_proof(stranger: Endpoint) -> None:
     assert Dependence.ADDRESS_AND_PORT is face.nat.filtering
 
 
+def test_server_that_ignores_a_wish_over_tcp_is_not_waited_for() -> None:
+    """coturn answers the first of two requests that come in one segment, and forgets the second."""
+    street = Street("tcp", servers=Servers(changes=False, pipelines=False))
+    face = street.run().face
+    assert face is not None
+    assert Dependence.UNKNOWN is face.nat.filtering
+    assert street.now < 101
+
+
 def test_server_that_neither_calls_nor_says_so_leaves_tcp_filtering_unknown() -> None:
     """Over UDP silence is the NAT's; over TCP the connection stands, and it is the server's."""
     street = Street("tcp")
