@@ -2,7 +2,7 @@
 
 It refuses to compare times, and to judge; test_model_agrees.py does.
 
-    ./dev run python tests/lab/truth.py                    # record it anew, as root; half an hour on two cores
+    ./dev run python tests/lab/truth.py                    # record it anew, as root; 14 minutes on two busy cores
     ./dev run python tests/lab/truth.py --again            # only cells in which model and record differ
     ./dev run python tests/lab/truth.py linux cgn          # only pairs that have one of these kinds
 """
