@@ -169,8 +169,9 @@ def demo(techniques: tuple[str, ...], daemon: str, logs: Path | None) -> None:
 @click.option("--transport", type=click.Choice(["tcp", "udp"]), help="Both, if it is not said.")
 @click.option("--discipline", type=click.Choice([each.name.lower() for each in Discipline]), help="When A may send.")
 @click.option("--depth", default=DEPTH, show_default=True, help="Packets before data flows, at most.")
+@click.option("--handshake", is_flag=True, help="Only what sockets can do without TCP_REPAIR.")
 def search(
-    kind_a: str | None, kind_b: str | None, transport: str | None, discipline: str | None, depth: int
+    kind_a: str | None, kind_b: str | None, transport: str | None, discipline: str | None, depth: int, handshake: bool
 ) -> None:  # fmt: skip
     """The shortest order of packets that lets data pass both modelled NATs; without kinds, a line for each pair."""
     disciplines = (Discipline[discipline.upper()],) if discipline else tuple(Discipline)
@@ -180,7 +181,7 @@ def search(
     for protocol in (transport,) if transport else ("tcp", "udp"):
         for a in (kind_a,) if kind_a else pages.KINDS:
             for b in (kind_b,) if kind_b else pages.KINDS:
-                found = search_orders(a, b, protocol, disciplines=disciplines, depth=depth)
+                found = search_orders(a, b, protocol, disciplines=disciplines, depth=depth, handshake=handshake)
                 line = f"{protocol}  {a:16} {b:16} {found.discipline.name.lower():8} {short(found)}"
                 print(line if many else f"{ladder(found)}\n")
 

@@ -82,6 +82,7 @@ class World:
     """One attempt from both sides; `run` once.
 
     kind_a, _b     names as the kernel lab takes them (of shared boxes, too), or kinds from the host outwards
+    shared         the outermost of kind_a is the outermost of kind_b, too
     techniques     names in order, or None for auto
     rows           the initiator's plan, instead of the one made from `techniques`
     side_delay_ms  of the side channel, one way; None: the notification is never carried
@@ -100,7 +101,7 @@ class World:
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
         wake_ms: float = 0.0,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
-        hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab",
+        hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab", shared: bool = False,
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
         cancel_a_ms: float | None = None, cancel_b_ms: float | None = None,
         on_attempt: Callable[[Daemon, Attempt], None] | None = None,
@@ -108,12 +109,9 @@ class World:
     ) -> None:  # fmt: skip
         self._dice = dice = random.Random(seed)
         self._clock = clock = Clock(START_S)
-        kinds = layers(kind_a), layers(kind_b)
-        shared = is_shared(kind_a, kind_b)
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
-        boxes = _shared(kinds, seed) if shared else _apart(kinds, seed)
-        self.net = Net(clock, path, dice, boxes, shared=shared)
-        self._public = [boxes[side][-1].public for side in (0, 1)]
+        self.net = net_of(kind_a, kind_b, clock, path, dice, seed=seed, shared=shared)
+        kinds = layers(kind_a), layers(kind_b)
         self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
         kernels = [
@@ -161,7 +159,7 @@ class World:
     def _initiating(self) -> Initiating:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
-            local=self._local[0], public=self._public[0], remote=self._public[1], rows=self._rows,
+            local=self._local[0], public=self.net.public[0], remote=self.net.public[1], rows=self._rows,
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
@@ -232,6 +230,15 @@ class World:
             return True
         both = self.a.handed and self.b.handed
         return bool(both) and self._clock.now < self._exchange_until and not self._exchanged()
+
+
+def net_of(
+    kind_a: Side, kind_b: Side, clock: Clock, path: Path, dice: random.Random, *, seed: int = 1, shared: bool = False
+) -> Net:  # fmt: skip
+    """The net between two hosts behind these kinds; the hosts are yet to join."""
+    kinds, shared = (layers(kind_a), layers(kind_b)), shared or is_shared(kind_a, kind_b)
+    boxes = _shared(kinds, seed) if shared else _apart(kinds, seed)
+    return Net(clock, path, dice, boxes, shared=shared)
 
 
 Boxes = tuple[Sequence[Box], Sequence[Box]]

@@ -146,10 +146,11 @@ class Stack(Protocol):
 class Net:
     """Carries packets between side 0 and side 1. `sent` counts those that left a NAT.
 
-    Each side has its boxes from the host outwards. `shared`: the last of both are legs of one box.
+    Each side has its boxes from the host outwards; `public` are their outermost addresses.
+    `shared`: the last of both are legs of one box.
     """
 
-    __slots__ = ("_boxes", "_clock", "_dice", "_hops", "_path", "_public", "_stacks", "sent")
+    __slots__ = ("_boxes", "_clock", "_dice", "_hops", "_path", "_stacks", "public", "sent")
 
     def __init__(
         self, clock: Clock, path: Path, dice: random.Random, boxes: tuple[Sequence[Box], Sequence[Box]], *,
@@ -157,7 +158,7 @@ class Net:
     ) -> None:  # fmt: skip
         self._clock, self._path, self._dice, self._boxes = clock, Path() if shared else path, dice, boxes
         self._hops = -1 if shared else len(ROUTERS)  # what lies between the boxes of both; a box of both counts once
-        self._public = (boxes[0][-1].public, boxes[1][-1].public)
+        self.public = (boxes[0][-1].public, boxes[1][-1].public)
         self._stacks: list[Stack] = []
         self.sent = 0
 
@@ -176,7 +177,7 @@ class Net:
             if packet.ttl < depth + 2 and not boxes[depth].is_end:
                 self._complain(side, depth, packet, boxes[depth].gateway, 0.0)
                 return
-            translated = boxes[depth].outbound(packet, self._clock.now, self._public[1 - side])
+            translated = boxes[depth].outbound(packet, self._clock.now, self.public[1 - side])
             if isinstance(translated, Refused):
                 self._clock.at(self._clock.now, self._turn_back, side, depth, packet)
                 return
@@ -224,7 +225,7 @@ class Net:
         ttl = carried.ttl - len(near) - self._hops
         for depth in reversed(range(len(far))):
             box = far[depth]
-            translated = box.inbound(packet, now, self._public[side])
+            translated = box.inbound(packet, now, self.public[side])
             if isinstance(translated, Refused):
                 if translated.after_s:
                     self._clock.at(now + translated.after_s, self._refuse_late, to, box, packet, carried)
@@ -263,12 +264,12 @@ class Net:
         for box in reversed(boxes[:depth]):
             if answer is None or isinstance(answer, Refused):
                 return
-            answer = box.inbound(answer, self._clock.now, self._public[1 - side])
+            answer = box.inbound(answer, self._clock.now, self.public[1 - side])
         if isinstance(answer, Segment):
             self._stacks[side].receive(answer, 64 - depth)
 
     def _refuse_late(self, at: int, box: Box, packet: Segment, carried: Segment) -> None:
-        if box.still_waits(packet, self._clock.now, self._public[1 - at]):
+        if box.still_waits(packet, self._clock.now, self.public[1 - at]):
             self._unreachable(at, box, carried)
 
     def _unreachable(self, at: int, box: Box, carried: Carried) -> None:
@@ -278,7 +279,7 @@ class Net:
 
     def _error_arrives(self, side: int, depth: int, error: IcmpError) -> None:
         for box in reversed(self._boxes[side][:depth]):
-            translated = box.inbound(error, self._clock.now, self._public[1 - side])
+            translated = box.inbound(error, self._clock.now, self.public[1 - side])
             if not isinstance(translated, IcmpError):
                 return
             error = translated

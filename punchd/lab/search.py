@@ -18,6 +18,9 @@ A discipline says when the initiator may send. Each allows what the one before i
     REFIRED  what it sent at full range before B acted it may send again at any time, blindly
     TOLD     at any time: B's second message says when
 
+With `handshake` data flows only once each host has had a SYN or SYN-ACK of the other's: what sockets can do without
+TCP_REPAIR.
+
 The search is breadth first over pairs of automata states, so the order found is a shortest one. If it ends before
 the depth does, no order of any length exists.
 """
@@ -96,13 +99,14 @@ class Found:
 
 
 def search(
-    a: str, b: str, transport: str, *, disciplines: Sequence[Discipline] = tuple(Discipline), depth: int = DEPTH
+    a: str, b: str, transport: str, *, disciplines: Sequence[Discipline] = tuple(Discipline), depth: int = DEPTH,
+    handshake: bool = False,
 ) -> Found:  # fmt: skip
     """The order that asks for least: without spraying if possible, then by the strictest discipline, then the shortest.
 
     What is returned if there is none is the last and freest search.
     """
-    tree = _Tree(a, b, transport)
+    tree = _Tree(a, b, transport, handshake=handshake and transport == "tcp")
     for spray in (False, True) if tree.sprayer is not None else (False,):
         for discipline in disciplines:
             found = tree.search(discipline, spray=spray, depth=depth)
@@ -137,11 +141,15 @@ def ladder(found: Found) -> str:
 
 
 class _State(NamedTuple):
-    """Both sides' automata and what both hosts know; `fired`: what A sent at full range before B acted."""
+    """Both sides' automata and what both hosts know.
+
+    `greeted`: who may take the other for connected. `fired`: what A sent at full range before B acted.
+    """
 
     boxes: tuple[int, int]
     knows: tuple[int, int]
     heard: tuple[bool, bool]
+    greeted: tuple[bool, bool]
     begun: bool
     fired: frozenset[int]
 
@@ -149,9 +157,10 @@ class _State(NamedTuple):
 class _Tree:
     """The searches of one pair of kinds."""
 
-    __slots__ = ("_kinds", "_names", "_sides", "_stream", "_transport", "sprayer")
+    __slots__ = ("_handshake", "_kinds", "_names", "_sides", "_stream", "_transport", "sprayer")
 
-    def __init__(self, a: str, b: str, transport: str) -> None:
+    def __init__(self, a: str, b: str, transport: str, *, handshake: bool) -> None:
+        self._handshake = handshake
         if is_shared(a, b):
             raise ValueError(f"{a} x {b}: the search knows only NATs that stand apart")
         self._names, self._transport, self._stream = (a, b), transport, transport == "tcp"
@@ -165,7 +174,8 @@ class _Tree:
         """Breadth first, at most so deep."""
         sprayer = self.sprayer if spray else None
         knows = tuple(self._known(1 - side, sprays=side == sprayer) for side in (0, 1))
-        start = _State((START, START), (knows[0], knows[1]), (False, False), False, frozenset())
+        greeted = not self._handshake
+        start = _State((START, START), (knows[0], knows[1]), (False, False), (greeted, greeted), False, frozenset())
         paths: dict[_State, tuple[Step, ...]] = {start: ()}
         level = [start]
         for _ in range(depth + 1):
@@ -224,12 +234,14 @@ class _Tree:
             own, arrived, _, life_s = self._sides[side].step(own, Way.LOW, word)
         else:
             own, far, arrived, life_s = self._cross(side, own, far, word)
-        knows, heard = list(state.knows), list(state.heard)
+        knows, heard, greeted = list(state.knows), list(state.heard), list(state.greeted)
         if arrived is not None:
             knows[1 - side], heard[1 - side] = arrived.src, True
+            greeted[1 - side] |= arrived.flags & SYN != 0
         state = state._replace(
-            boxes=(own, far) if side == 0 else (far, own), knows=(knows[0], knows[1]), heard=(heard[0], heard[1])
-        )
+            boxes=(own, far) if side == 0 else (far, own), knows=(knows[0], knows[1]), heard=(heard[0], heard[1]),
+            greeted=(greeted[0], greeted[1]),
+        )  # fmt: skip
         copies = 1 if not many else PROBES if side == sprayer else HOLES
         return state, Step(side, word.flags, low, arrived is not None, copies, data), life_s
 
@@ -249,6 +261,8 @@ class _Tree:
 
         B may begin it, and A where it may send.
         """
+        if not all(state.greeted):
+            return None
         for first in (1, 0):
             if first == 0 and not _may(state, discipline, ACK, low=False, new=True):
                 continue

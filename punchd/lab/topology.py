@@ -54,7 +54,11 @@ _ROUTER_SYSCTLS = _SYSCTLS | {
     "net.ipv4.ip_forward": "1",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
-    "net.ipv4.conf.all.send_redirects": "0",
+}
+_SHARED_SYSCTLS = {
+    "net.bridge.bridge-nf-call-iptables": "0",  # its bridge is a switch: what it joins is not filtered
+    "net.ipv4.conf.all.send_redirects": "0",  # a packet that goes out where it came in is no mistake
+    "net.ipv4.conf.inside.send_redirects": "0",
 }
 
 
@@ -329,13 +333,12 @@ class Lab:
         self._lines[place.name].append(f"route add {subnet} via {_bare(gateway)}")
 
     def _load(self, nat: Namespace, box: pages.Box, *, host: str, public: str) -> None:
-        for key, value in pages.sysctls(box.kind).items():
+        for key, value in (pages.sysctls(box.kind) | (_SHARED_SYSCTLS if box.shared else {})).items():
             nat.sysctl(key, value)
         variables = {"inside": '"inside"', "outside": '"outside"', "host": host, "public": public}
         if "step" in box.parameters:
             variables["ports"] = pages.ports(box.parameters["step"])
         nat.nft(pages.rules(box.kind, variables, parts=["_hairpin"] if box.parameters.get("hairpin") else []))
-        nat.sysctl("net.ipv4.conf.inside.send_redirects", "0")  # a packet that comes back in is no mistake
         if foreign := box.parameters.get("foreign"):
             nat.popen([sys.executable, "-m", "punchd.lab.neighbours", str(foreign), str(self._seed)])
 

@@ -96,6 +96,19 @@ def test_the_later_the_initiator_may_speak_the_shorter_the_order(discipline: Dis
     assert order == short(search("linux-synfilter", "linux-noloose", "tcp", disciplines=(discipline,)))
 
 
+@pytest.mark.parametrize(
+    ("pair", "order"),
+    [
+        (("linux", "linux"), "A SYN~, B SYN, A SYN-ACK, B data"),
+        (("linux-synfilter", "linux"), "A SYN~, B SYN~, B RST, B SYN~, A SYN, B SYN-ACK, B data"),
+        (("linux-synfilter", "linux-synfilter"), "no order of up to 6 packets before data"),
+    ],
+)
+def test_without_repair_a_handshake_must_pass_first(pair: tuple[str, str], order: str) -> None:
+    """Where both filter SYNs only midstream is left; where A alone does, B's RST can tell A that it is time."""
+    assert order == short(search(*pair, "tcp", handshake=True))
+
+
 def test_an_order_ends_in_data_both_ways_and_a_ladder_shows_it() -> None:
     """What a person reads."""
     found = search("linux", "linux", "tcp")
@@ -112,6 +125,8 @@ def test_parameters_and_layers_are_searched_too() -> None:
     """Any kind that the lab can build."""
     assert short(search("random/linux", "sequential:step=-2,foreign=20", "udp")) == "no order"
     assert search("linux-reject/sequential", "cgn", "tcp").steps is not None
+    with pytest.raises(ValueError, match="stand apart"):
+        search("same:linux", "same:linux", "tcp")
 
 
 def test_equal_memories_are_one_state() -> None:

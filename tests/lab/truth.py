@@ -2,7 +2,7 @@
 
 It refuses to compare times, and to judge; test_model_agrees.py does.
 
-    ./dev run python tests/lab/truth.py                    # record it anew, as root; half an hour on two cores
+    ./dev run python tests/lab/truth.py                    # record it anew, as root; 14 minutes on two busy cores
     ./dev run python tests/lab/truth.py --again            # only cells in which model and record differ
     ./dev run python tests/lab/truth.py linux cgn          # only pairs that have one of these kinds
 """
@@ -45,12 +45,12 @@ class Cell:
         return self.a, self.b, self.technique
 
 
-def of_kernel(a: str, b: str, techniques: Iterable[str] = TECHNIQUES) -> list[Cell]:
+def of_kernel(a: str, b: str, techniques: Iterable[str] = TECHNIQUES, *, hole_ttl: int = 2) -> list[Cell]:
     """What the kernel's NATs make of each technique, all at once, as each has ports of its own.
 
     Behind a blacklist one by one, each forgiven what the last one did.
     """
-    with duo(a, b, delay_ms=DELAY_MS) as both:
+    with duo(a, b, delay_ms=DELAY_MS, options=["--hole-ttl", str(hole_ttl)]) as both:
         if "blacklist" not in (a, b):
             return list(asyncio.run(_all(both, techniques)))
         cells = []
@@ -79,11 +79,11 @@ def _cell(a: str, b: str, technique: str, codes: list[str]) -> Cell:
     return Cell(a=a, b=b, technique=technique, runs=1, ok=int(not codes), causes=causes)
 
 
-def of_model(a: str, b: str, technique: str) -> Cell:
+def of_model(a: str, b: str, technique: str, *, hole_ttl: int = 2) -> Cell:
     """What the modelled NATs make of it."""
     result = World(
         a, b, techniques=[technique], transport="udp" if technique == "udp" else "tcp",
-        delay_ms=DELAY_MS, side_delay_ms=2 * DELAY_MS, timeout_s=TIMEOUT_MS / 1000,
+        delay_ms=DELAY_MS, side_delay_ms=2 * DELAY_MS, timeout_s=TIMEOUT_MS / 1000, hole_ttl=hole_ttl,
     ).run()  # fmt: skip
     codes = [half.code for half in (result.a, result.b) if not half.ok]
     return _cell(a, b, technique, codes if codes or result.exchanged else ["no-data"])
