@@ -24,7 +24,7 @@
 #define PUNCHD_WINDOW_FIRE 20550
 #define PUNCHD_WINDOW_ANSWER 20545
 #define PUNCHD_WINDOW_COMMIT 20547
-
+#define PUNCHD_WINDOW_PRIME 20560       /* dies on its way to the other */
 #define PUNCHD_NO_WINDOW_SCALE 255
 
 #define PUNCHD_SEGMENT_MAX 120  /* IP and TCP header, no payload */

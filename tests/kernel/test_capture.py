@@ -31,9 +31,9 @@ class Bench:
             self.ring = Ring(LO, HI, hole_ttl=TTL, flows=self.flows, frames=frames, sift=sift)
         self.a, self.b = net.sender("a"), net.sender("b")
 
-    def out(self, *, flags: int, ttl: int = 64, port: int = 0, seq: int = 1) -> Segment:
+    def out(self, *, flags: int, ttl: int = 64, port: int = 0, seq: int = 1, window: int = 1000) -> Segment:
         return Segment(src=A, dst=B, src_port=port or self.port, dst_port=self.far_port, seq=seq, flags=flags,
-                       ttl=ttl)  # fmt: skip
+                       ttl=ttl, window=window)  # fmt: skip
 
     def back(self, *, flags: int, window: int = 1000, seq: int = 1) -> Segment:
         return Segment(src=B, dst=A, src_port=self.far_port, dst_port=self.port, seq=seq, flags=flags,
@@ -79,9 +79,15 @@ def checksums_hold(packet: bytes) -> bool:
 
 
 def test_outgoing_syns_and_low_ttl_segments_are_seen(bench: Bench) -> None:
-    """syni needs the number of the kernel's own SYN; the journal needs every hole."""
+    """syni needs the number of the kernel's own SYN, and the ACK that its stack sends at hole range."""
     bench.a.send([bench.out(flags=SYN), bench.out(flags=ACK, ttl=TTL), bench.out(flags=ACK, ttl=TTL + 1)])
     assert [(SYN, 64), (ACK, TTL)] == segments(bench.seen(), outgoing=True)
+
+
+def test_our_own_primers_are_not_seen(bench: Bench) -> None:
+    """Who sent it knows of it; to be woken for it would cost each attempt a step."""
+    bench.a.send([bench.out(flags=ACK, ttl=TTL, window=native.WINDOW_PRIME), bench.out(flags=SYN)])
+    assert [(SYN, 64)] == segments(bench.seen(), outgoing=True)
 
 
 def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Bench) -> None:
