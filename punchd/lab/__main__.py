@@ -1,6 +1,6 @@
 """The lab's command line: ./dev lab COMMAND.
 
-It refuses to compute: pair, accept and demo have their own files.
+It refuses to compute: pair, accept and demo have their own files. What is about the matrix is matrix_cli.py's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from . import namespace, pages
+from . import matrix_cli, namespace, pages
 from .accept import accept as run_table
 from .demo import ACTS
 from .demo import demo as play
@@ -60,6 +60,10 @@ def main() -> None:
     """Two hosts behind two NATs in network namespaces."""
 
 
+for command in matrix_cli.COMMANDS:
+    main.add_command(command)
+
+
 @main.command()
 def kinds() -> None:
     """What stands between a host and the Internet, by name."""
@@ -82,7 +86,9 @@ def kinds() -> None:
 @click.option("--parallel", default=1, show_default=True, help="How many runs are open at a time.")
 @click.option("--timeout-ms", default=10000, show_default=True, help="What the applications ask for.")
 @click.option("--side-delay-ms", default=0.0, help="More one-way delay on the side channel.")
+@click.option("--tell-side-delay", is_flag=True, help="A tells its daemon how long the side channel takes.")
 @click.option("--early", is_flag=True, help="Take the descriptor before the proof.")
+@matrix_cli.endpoint_option
 @click.option("--privileges", type=click.Choice(list(PRIVILEGES)), default="root", show_default=True)
 @click.option("--unprivileged", "privileges", flag_value="none", help="The same as --privileges none.")
 @click.option("--daemon", default="", metavar="COMMAND", help="Another daemon than this checkout's.")
@@ -98,7 +104,9 @@ def pair(
     parallel: int,
     timeout_ms: int,
     side_delay_ms: float,
+    tell_side_delay: bool,
     early: bool,
+    endpoint: str,
     privileges: str,
     daemon: str,
     logs: Path | None,
@@ -119,6 +127,8 @@ def pair(
                 timeout_ms=timeout_ms,
                 side_delay_ms=side_delay_ms,
                 early=early,
+                tell_side_delay=tell_side_delay,
+                endpoint=endpoint,
                 watch=_watch,
             )
     print(file=sys.stderr)
@@ -133,8 +143,13 @@ def pair(
 @click.option("--only", default="", metavar="WORDS", help="Only cells whose line holds all these words.")
 @click.option("--daemon", default="", metavar="COMMAND", help="Another daemon than this checkout's.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the daemons' logs here.")
-def accept(runs: int, only: str, daemon: str, logs: Path | None) -> None:
+@click.option("--matrix", "whole", is_flag=True, help="The whole matrix instead, against docs/matrix.json.")
+@matrix_cli.endpoint_option
+@click.option("--json", "path", type=click.Path(path_type=Path), help="With --matrix: keep and resume its cells here.")
+def accept(runs: int, only: str, daemon: str, logs: Path | None, whole: bool, endpoint: str, path: Path | None) -> None:
     """Run the acceptance table: wanted beside measured; status 1 on any miss."""
+    if whole:
+        matrix_cli.accept(path, daemon=daemon, runs=runs, endpoint=endpoint)
     misses = run_table(runs=runs, only=only, daemon=daemon.split() or list(DAEMON), logs=logs)
     raise SystemExit(1 if misses else 0)
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from punchd.core import plan
-from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core.attempt import Attempt
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Ports
+from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model_host import Kernel, Tcp, Udp
 from punchd.lab.model_kinds import KINDS, Kind, Side, is_shared, layers
@@ -21,9 +23,10 @@ from punchd.lab.model_nat import Nat
 from punchd.lab.model_net import Box, Clock, Net, Path
 from punchd.lab.model_peer import Daemon, HandedOver
 from punchd.lab.model_shared import Leg
-from punchd.words.events import Cancelled
-from punchd.words.notification import Notification
+from punchd.words.events import CallHeard, Cancelled
+from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.plan import Row
 
 PUBLIC = ("203.0.113.2", "198.51.100.2")
 PRIVATE = ("10.0.1.2", "10.0.2.2")
@@ -81,8 +84,10 @@ class World:
     kind_a, _b     names as the kernel lab takes them (of shared boxes, too), or kinds from the host outwards
     shared         the outermost of kind_a is the outermost of kind_b, too
     techniques     names in order, or None for auto
+    rows           the initiator's plan, instead of the one made from `techniques`
     side_delay_ms  of the side channel, one way; None: the notification is never carried
     side_repeat    how often the notification arrives
+    calls_back     whether the applications carry a second message
     wake_ms        how long a daemon may sleep before it reads what its kernel holds
     speaks         whose applications write at hand-over: "ab", "a", "b" or ""
     faults_a, _b   index of an effect -> code with which the host refuses it
@@ -90,9 +95,11 @@ class World:
     """
 
     def __init__(
-        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None, transport: str = "tcp",
+        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None,
+        rows: Sequence[Row] | None = None, transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
-        duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, wake_ms: float = 0.0,
+        duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
+        wake_ms: float = 0.0,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
         hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab", shared: bool = False,
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
@@ -118,7 +125,7 @@ class World:
         self.a, self.b = (
             Daemon(
                 clock, kernel, dice, wake_s=wake_ms / 1000, faults=faults or {},
-                on_notify=self._carry, on_socket=self._on_socket,
+                on_notify=self._carry, on_call=self._carry_back, on_socket=self._on_socket,
             )
             for kernel, faults in zip(kernels, (faults_a, faults_b), strict=True)
         )  # fmt: skip
@@ -126,9 +133,10 @@ class World:
         if not self._techniques:
             raise ValueError(f"nothing can run: {missing}")
         self._in_turn, self._early = techniques is not None, early
+        self._rows = plan.rows(self._techniques, listed=self._in_turn) if rows is None else rows
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
-        self._side_repeat, self._speaks = side_repeat, speaks
+        self._side_repeat, self._speaks, self._calls_back = side_repeat, speaks, calls_back
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
         self._on_attempt, self._on_notification = on_attempt, on_notification
         self._pending = 0  # notifications under way
@@ -151,7 +159,7 @@ class World:
     def _initiating(self) -> Initiating:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
-            local=self._local[0], public=self.net.public[0], remote=self.net.public[1], techniques=self._techniques,
+            local=self._local[0], public=self.net.public[0], remote=self.net.public[1], rows=self._rows,
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
@@ -159,7 +167,7 @@ class World:
     def _responding(self, notification: Notification, runnable: frozenset[str]) -> Responding:
         return Responding(
             terms=Terms(False, notification.nonce, self._hole_ttl, self._blind[1]),
-            local=self._local[1], notification=notification, runnable=runnable,
+            local=self._local[1], notification=notification, runnable=runnable, ports=Ports(self._dice),
             timeout_s=self._timeout_s, now=self._clock.now,
         )  # fmt: skip
 
@@ -187,6 +195,17 @@ class World:
             )
             if runnable:  # admission: no-common-technique
                 self._launch(self.b, self._responding(notification, runnable))
+
+    def _carry_back(self, message: SecondMessage) -> None:
+        """The second message, where the applications carry one."""
+        if self._side_s is not None and self._calls_back:
+            self._pending += 1
+            self._clock.at(self._clock.now + self._side_s, self._called, message)
+
+    def _called(self, message: SecondMessage) -> None:
+        self._pending -= 1
+        if not self.a.done:
+            self.a.feed(CallHeard(message))
 
     def _cancel(self, daemon: Daemon) -> None:
         if daemon.attempt is not None:

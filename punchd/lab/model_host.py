@@ -30,7 +30,7 @@ from punchd.lab.model_net import (
     Segment,
     refusal,
 )  # fmt: skip
-from punchd.words.events import ACK, RST, SYN, WINDOWS, Signal
+from punchd.words.events import ACK, RST, SYN, WINDOWS
 
 FULL_TTL = 64
 WINDOW = 64240
@@ -319,9 +319,10 @@ class Kernel:
 
     # -- system calls --------------------------------------------------------------------------------------------
 
-    def connect(self, port: int, remote: int, ttl: int | None) -> Tcp:
+    def connect(self, port: int, remote: int, ttl: int | None, *, isn: int | None = None) -> Tcp:
         """A socket whose SYN has left."""
-        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(self.isn(port, remote)), rcv_nxt=0)
+        first = self.isn(port, remote) if isn is None else isn
+        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(first), rcv_nxt=0)
         sock.ttl = ttl or FULL_TTL
         self.adopt(sock)
         sock.send_syn()
@@ -440,7 +441,7 @@ def _keeps_incoming(packet: Packet) -> bool:
     return isinstance(packet, IcmpError)
 
 
-_SIGNALS = frozenset(window for signal, window in WINDOWS.items() if signal is not Signal.PRIME)
+_SIGNALS = frozenset(WINDOWS.values())
 _HEADERS = struct.Struct("!HHIIBH")
 
 

@@ -362,9 +362,11 @@ class Lab:
             self._old_handler = signal.signal(signal.SIGTERM, _leave)
 
     def _remove(self) -> None:
-        """Undo everything; a second Ctrl-C does not interrupt it."""
+        """Undo everything; neither a second Ctrl-C nor a SIGTERM interrupts it."""
         main = threading.current_thread() is threading.main_thread()
         old_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+        if main:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             for place in self.namespaces:
                 with contextlib.suppress(OSError):
