@@ -138,9 +138,10 @@ def test_a_refused_connect_is_tried_again_with_the_same_number() -> None:
     assert [Resend(0, b"segment")] == attempt.step(DeadlinePassed(), INSIST_S)
     assert [] == feed(attempt, 0.03, seen(0, RST | ACK, ack=isn + 1), SocketFailed(0, 111))
     assert [Abort(0), Connect(0, None, isn)] == attempt.step(DeadlinePassed(), 2 * INSIST_S)
-    effects = feed(attempt, 0.05, own_syn(seq=isn), peer_syn_ack(ack=isn + 1))
+    assert [] == told(feed(attempt, 0.05, own_syn(seq=isn), peer_syn_ack(ack=isn + 1)))
+    effects = attempt.step(Connected(0), 0.05)
     assert [(Signal.ANSWER, None)] == told(effects)
-    assert [] == those(HandOver, attempt.step(Connected(0), 0.05))
+    assert [] == those(HandOver, effects)
     commit = signalled(attempt.pairs[0], Signal.COMMIT)
     assert 1 == len(those(HandOver, attempt.step(commit, 0.1)))
 

@@ -80,8 +80,8 @@ def reaching(pair: Pair) -> Script:
         elif pair.own_syn is not None:
             pair.do(Resend, pair.own_syn.segment)
 
-    def answered(_: ScriptEvent) -> bool:
-        return pair.evidence.peer_syn_ack
+    def answered(_: ScriptEvent) -> bool:  # a SYN-ACK alone may have met a socket that was just refused
+        return pair.connected and pair.evidence.peer_syn_ack
 
     pair.patient = True
     if pair.offer.opening is Opening.CALLED:
