@@ -128,7 +128,7 @@ void punchd_flows_free(struct punchd_flows *flows);
 /**
  * punchd_flows_put() - Add a flow, or give it another token
  * @flows:	the table
- * @flow:	copied
+ * @flow:	copied; any_port: for what comes in and fits no whole one
  * @token:	not 0
  * Return: PUNCHD_OK, or NO_ROOM, MALFORMED (token 0), UNSUPPORTED
  */

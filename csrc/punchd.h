@@ -51,7 +51,7 @@ struct punchd_flow {
 	uint16_t remote_port;
 	uint8_t family;         /* 4 or 6 */
 	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
-	uint8_t reserved[2];    /* zero */
+	uint16_t any_port;      /* 1: remote_port does not count */
 };
 
 struct punchd_options {
@@ -105,6 +105,7 @@ struct punchd_record {
 	uint8_t kind;                   /* PUNCHD_RECORD_* */
 	uint8_t outgoing;
 	uint16_t bytes_len;
+	uint16_t other_port;            /* it came from there; 0: as known */
 	struct punchd_segment segment;  /* kind SEGMENT */
 	struct punchd_quote quote;      /* kind ICMP */
 	uint8_t bytes[PUNCHD_SEGMENT_MAX];      /* headers as captured */

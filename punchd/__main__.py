@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from punchd import __version__
-from punchd.daemon.config import DEFAULT_SOCKET, Config
+from punchd.daemon.config import DEFAULT_SOCKET, HOLE_TTL, HOLE_TTL_MAX, Config
 from punchd.words.addresses import Endpoint
 from punchd.words.errors import PunchdError
 
@@ -20,8 +20,11 @@ from punchd.words.errors import PunchdError
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PUNCHD"})
 @click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Path of the Unix socket.")
 @click.option("--group", default=None, help="Members of this group may call, besides root and the daemon's own user.")
-@click.option("--hole-ttl", default=2, show_default=True, type=click.IntRange(1, 16),
-              help="Hops after which a primer dies: past the own NAT, short of the peer's.")  # fmt: skip
+@click.option("--hole-ttl", default=None, show_default=f"as found, else {HOLE_TTL}",
+              type=click.IntRange(1, HOLE_TTL_MAX),
+              help="Hops after which a primer dies: past the own NATs, short of the peer's.")  # fmt: skip
+@click.option("--network-memory", "network_memory_s", default=3600.0, show_default=True, type=click.FloatRange(0),
+              metavar="SECONDS", help="How long the TTL that `endpoint` found in a network is believed.")  # fmt: skip
 @click.option("--public", default=None, metavar="ADDRESS", help="This host's public address, if it never changes.")
 @click.option("--allow-private", is_flag=True, help="Let private addresses be targets (peers in the same network).")
 @click.option("--attempts-per-uid", default=20_000, show_default=True, type=click.IntRange(1),

@@ -90,6 +90,8 @@ class Seen(NamedTuple):
     sack_permitted: bool
     timestamps: tuple[int, int] | None
     time_ns: int
+    other_port: int
+    """The remote port it came from where that is not the flow's; else 0."""
 
 
 class SeenIcmp(NamedTuple):
@@ -164,17 +166,22 @@ class Flows:
         self.c: Any = ffi.gc(table, lib.punchd_flows_free)
         self._flow: Any = ffi.new("struct punchd_flow *")
 
-    def put(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int, token: int) -> None:
-        """Add a flow, or give it another token; ValueError when the table is full."""
+    def put(
+        self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int, token: int
+    ) -> None:
+        """Add a flow, or give it another token; ValueError when the table is full.
+
+        With remote_port None it is told of incoming segments that no whole flow knows.
+        """
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         _check(lib.punchd_flows_put(self.c, self._flow, token), "flows_put")
 
-    def drop(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> bool:
+    def drop(self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> bool:
         """Forget a flow; False if it was not there."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         return lib.punchd_flows_drop(self.c, self._flow) == lib.PUNCHD_OK
 
-    def get(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> int:
+    def get(self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> int:
         """The token, or 0."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         return lib.punchd_flows_get(self.c, self._flow)
@@ -382,11 +389,12 @@ def detach_filter(fd: int) -> None:
     _check(lib.punchd_filter_detach(fd), "filter_detach")
 
 
-def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> None:
+def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> None:
     ffi.memmove(c.local, _packed(local), 4)
     ffi.memmove(c.remote, _packed(remote), 4)
     c.local_port = local_port
-    c.remote_port = remote_port
+    c.remote_port = remote_port or 0
+    c.any_port = remote_port is None
     c.family = 4
     c.protocol = protocol
 
@@ -421,7 +429,7 @@ def _seen(record: Any) -> Seen | SeenIcmp:
         record.token, bool(record.outgoing), segment.flags, segment.seq, segment.ack, segment.window,
         segment.ttl, segment.payload_len, bytes(ffi.buffer(record.bytes, record.bytes_len)),
         options.mss or None, _scale(options), bool(options.sack_permitted), _timestamps(options),
-        record.time_ns,
+        record.time_ns, record.other_port,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from netns import A, B, Net, fresh_port
@@ -96,7 +97,7 @@ def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Benc
         bench.back(flags=SYN), bench.back(flags=SYN | ACK),
         bench.back(flags=RST), bench.back(flags=RST | ACK),
         bench.back(flags=ACK, window=native.WINDOW_FIRE), bench.back(flags=ACK, window=native.WINDOW_ANSWER),
-        bench.back(flags=ACK, window=native.WINDOW_COMMIT),
+        bench.back(flags=ACK, window=native.WINDOW_COMMIT), bench.back(flags=ACK, window=native.WINDOW_PRIME),
     ]  # fmt: skip
     bench.b.send([*kept, bench.back(flags=ACK), bench.back(flags=ACK | native.FLAG_PSH, window=native.WINDOW_FIRE)])
     expected = [(s.flags, 63) for s in kept]
@@ -107,6 +108,19 @@ def test_segments_of_other_flows_and_ports_are_not_told(bench: Bench) -> None:
     """The ring sees the whole punch range; Python must only hear of its own attempts."""
     bench.a.send([bench.out(flags=SYN, port=fresh_port()), bench.out(flags=SYN, port=LO - 1)])
     assert [] == segments(bench.seen(), outgoing=True)
+
+
+def test_segments_from_another_port_are_told_with_it_where_asked_for(bench: Bench) -> None:
+    """A NAT of the peer's that changes ports is to be seen; what leaves to another port is somebody else's."""
+    stray = fresh_port()
+    elsewhere = [replace(bench.back(flags=SYN), src_port=stray), bench.back(flags=SYN)]
+    bench.b.send(elsewhere)
+    assert [0] == [s.other_port for s in bench.seen() if isinstance(s, Seen) and not s.outgoing]
+    bench.flows.put(A, bench.port, remote=B, remote_port=None, protocol=socket.IPPROTO_TCP, token=TOKEN + 1)
+    bench.b.send(elsewhere)
+    bench.a.send([replace(bench.out(flags=SYN), dst_port=stray)])
+    seen = [(s.token, s.outgoing, s.other_port) for s in bench.seen() if isinstance(s, Seen) and s.flags == SYN]
+    assert [(TOKEN, False, 0), (TOKEN + 1, False, stray)] == sorted(seen)
 
 
 def test_foreign_segments_wake_nobody_when_the_ring_sifts(net: Net) -> None:
