@@ -145,12 +145,10 @@ class Pair:
         "outbox",
         "own_port",
         "own_syn",
-        "patient",
         "primed",
         "proven",
         "rcv_nxt",
         "reach_at",
-        "refused",
         "script",
         "snd_nxt",
         "syn",
@@ -175,7 +173,7 @@ class Pair:
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
-        self.patient = self.refused = self.calls = False
+        self.calls = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -395,8 +393,7 @@ class Pair:
                     self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
-                self.refused = True
-                if not self.given and not self.patient:
+                if not self.given:
                     self.fail(
                         "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )
