@@ -113,9 +113,9 @@ class Pair:
     __slots__ = (
         "_again",
         "_interval",
+        "after_s",
         "aim_port",
         "answered",
-        "calls",
         "closed",
         "committed",
         "connected",
@@ -149,7 +149,7 @@ class Pair:
     def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
         self.index = index
         self.offer = candidate.offer
-        self.own_port, self.aim_port = candidate.own_port, candidate.aim_port
+        self.own_port, self.aim_port, self.after_s = candidate.own_port, candidate.aim_port, candidate.after_s
         self.terms = terms
         self.outbox = outbox
         self.evidence = Evidence()
@@ -164,7 +164,7 @@ class Pair:
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
-        self.patient = self.refused = self.calls = False
+        self.patient = self.refused = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -278,16 +278,29 @@ class Pair:
             prime(self.hole)
             self.say_primed()
             return (yield from self.hold(wanted, lambda: prime(self.hole), every_s))
-        if opening is Opening.CALLED:
-            self.say_primed()
-            event = yield from self.until(lambda event: isinstance(event, Called) or wanted(event))
-            if wanted(event):
-                return event
-            prime(None)
-            return (yield from self.until(wanted, again=lambda: prime(None)))
+        event = yield from self.bides(wanted)
+        if event is not None and wanted(event):
+            return event
         prime(None)
         self.say_primed()
+        if opening is Opening.CALLED:
+            return (yield from self.until(wanted, again=lambda: prime(None)))
         return (yield from self.insist(wanted, lambda: prime(None)))
+
+    def bides(self, wanted: Wanted) -> Generator[None, ScriptEvent, ScriptEvent | None]:
+        """Until the initiator may fire at full range: it is called, or the plan's time is over; or the peer is heard.
+
+        None: it may at once.
+        """
+        called = self.offer.opening is Opening.CALLED
+        if not called and not self.after_s:
+            return None
+        self.say_primed()
+        return (
+            yield from self.until(
+                lambda event: isinstance(event, Called) or wanted(event), within_s=None if called else self.after_s
+            )
+        )
 
     def fires(self, every_s: float) -> Script:
         """The responder's FIRE as the plan wants it, until the initiator answers."""
@@ -297,7 +310,6 @@ class Pair:
 
         if self.waits:
             self.tell(Signal.FIRE, ttl=self.hole)
-            self.calls = self.offer.opening is Opening.CALLED
             yield from self.hold(_heard, lambda: self.tell(Signal.FIRE, ttl=self.hole), every_s)
         fire()
         yield from self.until(signal(Signal.ANSWER), again=fire)

@@ -22,9 +22,11 @@ from punchd.lab.model_kinds import KINDS, Kind, Side, layers
 from punchd.lab.model_nat import Nat
 from punchd.lab.model_net import Clock, Net, Path
 from punchd.lab.model_peer import Daemon, HandedOver
+from punchd.lab.model_view import look
 from punchd.words.events import CallHeard, Cancelled
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.plan import Row, View
 
 PUBLIC = ("203.0.113.2", "198.51.100.2")
 PRIVATE = ("10.0.1.2", "10.0.2.2")
@@ -85,6 +87,9 @@ class World:
     side_repeat    how often the notification arrives
     calls_back     whether the applications carry a second message
     wake_ms        how long a daemon may sleep before it reads what its kernel holds
+    classes        what A's plan knows: nothing, what both probes "measured", or all that the kinds' "nicknames" say
+    timed          whether A's caller tells what the side channel takes
+    tried          attempts that failed a short time ago
     speaks         whose applications write at hand-over: "ab", "a", "b" or ""
     faults_a, _b   index of an effect -> code with which the host refuses it
     cancel_a_ms    when the caller cancels, counted from the start
@@ -94,7 +99,7 @@ class World:
         self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None, transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
-        wake_ms: float = 0.0,
+        wake_ms: float = 0.0, classes: str = "", tried: int = 0, timed: bool = False,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
         hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab",
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
@@ -106,7 +111,15 @@ class World:
         self._clock = clock = Clock(START_S)
         kinds = layers(kind_a), layers(kind_b)
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
-        self.net = Net(clock, path, dice, (_boxes(kinds[0], 0, seed), _boxes(kinds[1], 1, seed)))
+        boxes = _boxes(kinds[0], 0, seed), _boxes(kinds[1], 1, seed)
+        self.net = Net(clock, path, dice, boxes)
+        self._sides: list[View] | None = None
+        if classes:
+            self._sides = [
+                look(own, str(kind) if classes == "nicknames" else None, transport, now=START_S)
+                for own, kind in zip(boxes, (kind_a, kind_b), strict=True)
+            ]
+        self._tried = tried
         self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
         kernels = [
@@ -129,6 +142,7 @@ class World:
             raise ValueError(f"nothing can run: {missing}")
         self._in_turn, self._early = techniques is not None, early
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
+        self._timed = timed
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
         self._side_repeat, self._speaks, self._calls_back = side_repeat, speaks, calls_back
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
@@ -154,10 +168,15 @@ class World:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
             local=self._local[0], public=PUBLIC[0], remote=PUBLIC[1],
-            rows=plan.rows(self._techniques, listed=self._in_turn),
+            rows=self._rows(),
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
+
+    def _rows(self) -> list[Row]:
+        own, peer = self._sides or (None, None)
+        times = plan.Times(START_S * 1000, self._side_s if self._timed else None, self._timeout_s)
+        return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=self._tried)
 
     def _responding(self, notification: Notification, runnable: frozenset[str]) -> Responding:
         return Responding(

@@ -66,6 +66,11 @@ class Nat:
         self._counted = 0  # ports that a sequential box has given away
         self._foreign_at = -1.0  # when neighbours will have taken the next
 
+    @property
+    def kind(self) -> Kind:
+        """What it behaves as."""
+        return self._kind
+
     def outbound(self, packet: Carried, now: float, remote: str = "") -> Carried | None:
         """A packet from inside to this address."""
         kind = self._kind

@@ -53,12 +53,11 @@ class Judge:
                 self.complaints.append(f"a has {a}, b has {b}")
             elif a.technique != "udp" and not result.exchanged and self._setting["loss"] < 0.5:
                 self.complaints.append("both have it, and it carries nothing")
-        for daemon in (world.a, world.b):
-            if daemon.attempt is not None:
-                lasted_s = daemon.ended_at - daemon.attempt.started
-                pairs = len(daemon.attempt.pairs)
-                if self.probes > 2 * pairs * PROBES_PER_PAIR_AND_SECOND * (lasted_s + 2):
-                    self.complaints.append(f"{self.probes} probes in {lasted_s} s")
+        ran = [(daemon, daemon.attempt) for daemon in (world.a, world.b) if daemon.attempt is not None]
+        lasted_s = max(daemon.ended_at - attempt.started for daemon, attempt in ran)
+        pairs = max(len(attempt.pairs) for _, attempt in ran)
+        if self.probes > 2 * pairs * PROBES_PER_PAIR_AND_SECOND * (lasted_s + 2):
+            self.complaints.append(f"{self.probes} probes in {lasted_s} s")
         return self
 
     def _watch(self, daemon: Daemon, attempt: Attempt) -> None:

@@ -25,7 +25,7 @@ from punchd.core.pair import (
     signal,
 )
 from punchd.words.effects import Abort, Connect, Resend, SetTtl
-from punchd.words.events import SYN, SYN_ACK, Called, SegmentSeen, Signal
+from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 from punchd.words.notification import Opening
 
 NAME = "tcp-simopen"
@@ -81,12 +81,10 @@ def reaching(pair: Pair) -> Script:
             pair.do(Resend, pair.own_syn.segment)
 
     def answered(_: ScriptEvent) -> bool:
-        return pair.evidence.peer_syn_ack
+        return pair.evidence.peer_syn_ack or pair.evidence.own_syn_ack  # the latter where both SYNs crossed
 
     pair.patient = True
-    if pair.offer.opening is Opening.CALLED:
-        pair.say_primed()
-        yield from pair.until(lambda event: isinstance(event, Called))
+    yield from pair.bides(never)
     pair.do(Connect, ttl=None, isn=isn)
     pair.say_primed()
     yield from pair.insist(answered, again)
@@ -99,7 +97,6 @@ def reaching(pair: Pair) -> Script:
 
 def reached(pair: Pair) -> Script:
     """The responder's side of it: our stack answers the SYN, and the ANSWER tells that this came through."""
-    pair.calls = pair.offer.opening is Opening.CALLED
     answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
     pair.do(SetTtl, ttl=None)
@@ -123,8 +120,12 @@ def connecting(pair: Pair) -> Script:
     else:
         syn = yield from pair.until(own(SYN))
         assert isinstance(syn, SegmentSeen)
-        yield from pair.until(lambda _: pair.connected and pair.evidence.peer_syn_ack,
-                              again=lambda: pair.do(Resend, syn.segment))  # fmt: skip
+
+        def answered(_: ScriptEvent) -> bool:
+            seen = pair.evidence  # ours was the answer where the SYNs crossed and the initiator's came first
+            return pair.connected and (seen.peer_syn_ack or seen.told(Signal.ANSWER))
+
+        yield from pair.until(answered, again=lambda: pair.do(Resend, syn.segment))
 
 
 def insisting(pair: Pair, answer: SegmentSeen) -> Script:
