@@ -21,6 +21,7 @@
  * segment has sequence SND.UNA - 1, so a kernel that owns the connection
  * answers it like a keepalive and lets nothing of it into the stream.
  */
+#define PUNCHD_WINDOW_PRIME 20560
 #define PUNCHD_WINDOW_FIRE 20550
 #define PUNCHD_WINDOW_ANSWER 20545
 #define PUNCHD_WINDOW_COMMIT 20547

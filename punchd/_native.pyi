@@ -12,6 +12,7 @@ class _Lib:
     PUNCHD_RST: int
     PUNCHD_PSH: int
     PUNCHD_ACK: int
+    PUNCHD_WINDOW_PRIME: int
     PUNCHD_WINDOW_FIRE: int
     PUNCHD_WINDOW_ANSWER: int
     PUNCHD_WINDOW_COMMIT: int

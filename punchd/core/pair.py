@@ -116,6 +116,7 @@ class Pair:
         "after_s",
         "aim_port",
         "answered",
+        "calls",
         "closed",
         "committed",
         "connected",
@@ -164,7 +165,7 @@ class Pair:
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
-        self.patient = self.refused = False
+        self.patient = self.refused = self.calls = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -310,6 +311,7 @@ class Pair:
 
         if self.waits:
             self.tell(Signal.FIRE, ttl=self.hole)
+            self.calls = self.offer.opening is Opening.CALLED
             yield from self.hold(_heard, lambda: self.tell(Signal.FIRE, ttl=self.hole), every_s)
         fire()
         yield from self.until(signal(Signal.ANSWER), again=fire)

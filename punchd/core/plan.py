@@ -48,7 +48,7 @@ HOLES, PROBES = 256, 1024
 GUESSES = 256
 SOLE = Spread(0)
 
-_LATE = {"tcp-simopen": (Opening.REFIRED, Opening.CROSSED), "tcp-midstream": (Opening.REFIRED,),
+_LATE = {"tcp-simopen": (Opening.REFIRED,), "tcp-midstream": (Opening.REFIRED, Opening.CROSSED),
          "udp": (Opening.REFIRED, Opening.CROSSED)}  # fmt: skip
 _EITHER_WAY = {"tcp-direct"}
 _FANS = {"tcp": "tcp-birthday", "udp": "udp-birthday"}
@@ -59,10 +59,10 @@ _NEEDS: dict[tuple[str, Opening], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("tcp-simopen", Opening.PRIMED): (("outlives_icmp", "takes_syn"), ()),
     ("tcp-simopen", Opening.REFIRED): ((), ("outlives_icmp", "takes_syn", "forgives")),
     ("tcp-simopen", Opening.CALLED): ((), ("outlives_icmp", "takes_syn")),
-    ("tcp-simopen", Opening.CROSSED): (("takes_syn",), ("drops_strays",)),
     ("tcp-midstream", Opening.PRIMED): (("outlives_icmp", "picks_up"), ("picks_up",)),
     ("tcp-midstream", Opening.REFIRED): (("picks_up",), ("outlives_icmp", "picks_up", "forgives")),
     ("tcp-midstream", Opening.CALLED): (("picks_up",), ("outlives_icmp", "picks_up")),
+    ("tcp-midstream", Opening.CROSSED): (("picks_up",), ("picks_up", "drops_strays")),
     ("udp", Opening.PRIMED): (("outlives_icmp",), ()),
     ("udp", Opening.REFIRED): ((), ("outlives_icmp", "forgives")),
     ("udp", Opening.CALLED): ((), ("outlives_icmp",)),

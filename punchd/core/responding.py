@@ -94,17 +94,14 @@ class Responding(Attempt):
         if self._serial:
             self._close_others(None)  # a blind side can't be told which of two it is to take
         pause_s = 0.0
-        ready: list[Ready] = []
         while self._offers and not pause_s:
             place, offer = self._offers.pop(0)
             pair = self._start(Candidate(offer, offer.responder_port, offer.initiator_port))
             self._places[pair.index] = place
-            if offer.opening is Opening.CALLED or (offer.opening is not Opening.PRIMED and self._staggers):
-                ready.append(Ready(place))
+            pair.calls |= self._staggers and offer.opening is not Opening.PRIMED
             self._report("trying", pair)
             pause_s = self._pause(offer.opening) if self._offers else self._pause_s
         self._next_at = self.now + pause_s
-        self._call(*ready)
 
     def _pause(self, last: Opening) -> float:
         """How long the offer that was just begun stays the last: those that wait for the initiator share one turn."""
@@ -122,8 +119,12 @@ class Responding(Attempt):
         """The offers are `auto`'s: what waits for the initiator comes last there, and it may have to be called."""
         return self._pause_s == STAGGER_S
 
-    def _call(self, *ready: Ready) -> None:
-        """The second message, if there is anything to say."""
+    def _call(self, *moved: Ready) -> None:
+        """The second message, if a pair wants one."""
+        calling = [pair for pair in self.pairs if pair.calls]
+        ready = (*moved, *(Ready(self._places[pair.index]) for pair in calling))
+        for pair in calling:
+            pair.calls = False
         if ready:
             self._effects.append(CallBack(SecondMessage(self.terms.nonce, ready)))
 
@@ -151,6 +152,7 @@ class Responding(Attempt):
     def _consider(self) -> None:
         if self.state is State.LINGERING:
             return
+        self._call()
         for pair in self.pairs:
             if pair.proven and not pair.closed and pair.fail_code is None:
                 self._choose(pair)

@@ -184,7 +184,7 @@ def _admitted_users(config: Config) -> tuple[set[int], set[int]]:
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises HostError when the socket's path can't be had."""
     listener = inherited(os.environ, os.getpid()) or _listen(config)
-    host = open_host(hole_ttl=config.hole_ttl, ports=config.ports)
+    host = open_host(ports=config.ports)
     for lack in host.lacks:
         log.warning("capability missing", capability=lack.capability, reason=lack.reason, grant=lack.grant)
     try:

@@ -26,7 +26,7 @@ from punchd.lab.model_view import look
 from punchd.words.events import CallHeard, Cancelled
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
-from punchd.words.plan import Row, View
+from punchd.words.plan import Row
 
 PUBLIC = ("203.0.113.2", "198.51.100.2")
 PRIVATE = ("10.0.1.2", "10.0.2.2")
@@ -83,6 +83,7 @@ class World:
 
     kind_a, _b     names as the kernel lab takes them, or kinds from the host outwards
     techniques     names in order, or None for auto
+    rows           the initiator's plan, instead of the one made from `techniques`
     side_delay_ms  of the side channel, one way; None: the notification is never carried
     side_repeat    how often the notification arrives
     calls_back     whether the applications carry a second message
@@ -96,7 +97,8 @@ class World:
     """
 
     def __init__(
-        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None, transport: str = "tcp",
+        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None,
+        rows: Sequence[Row] | None = None, transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
         wake_ms: float = 0.0, classes: str = "", tried: int = 0, timed: bool = False,
@@ -113,13 +115,7 @@ class World:
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
         boxes = _boxes(kinds[0], 0, seed), _boxes(kinds[1], 1, seed)
         self.net = Net(clock, path, dice, boxes)
-        self._sides: list[View] | None = None
-        if classes:
-            self._sides = [
-                look(own, str(kind) if classes == "nicknames" else None, transport, now=START_S)
-                for own, kind in zip(boxes, (kind_a, kind_b), strict=True)
-            ]
-        self._tried = tried
+        self._names = str(kind_a), str(kind_b)
         self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
         kernels = [
@@ -142,8 +138,8 @@ class World:
             raise ValueError(f"nothing can run: {missing}")
         self._in_turn, self._early = techniques is not None, early
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
-        self._timed = timed
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
+        self._rows = self._plan(boxes, classes, transport, timed=timed, tried=tried) if rows is None else rows
         self._side_repeat, self._speaks, self._calls_back = side_repeat, speaks, calls_back
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
         self._on_attempt, self._on_notification = on_attempt, on_notification
@@ -168,15 +164,20 @@ class World:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
             local=self._local[0], public=PUBLIC[0], remote=PUBLIC[1],
-            rows=self._rows(),
+            rows=self._rows,
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
 
-    def _rows(self) -> list[Row]:
-        own, peer = self._sides or (None, None)
-        times = plan.Times(START_S * 1000, self._side_s if self._timed else None, self._timeout_s)
-        return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=self._tried)
+    def _plan(
+        self, boxes: tuple[Sequence[Nat], Sequence[Nat]], classes: str, transport: str, *, timed: bool, tried: int
+    ) -> list[Row]:
+        own, peer = (
+            look(side, kind if classes == "nicknames" else None, transport, now=START_S) if classes else None
+            for side, kind in zip(boxes, self._names, strict=True)
+        )
+        times = plan.Times(START_S * 1000, self._side_s if timed else None, self._timeout_s)
+        return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=tried)
 
     def _responding(self, notification: Notification, runnable: frozenset[str]) -> Responding:
         return Responding(

@@ -54,7 +54,7 @@ def initiator(pair: Pair) -> Script:
 
 
 def responder(pair: Pair) -> Script:
-    if pair.waits:
+    if pair.offer.opening is not Opening.PRIMED:
         pair.do(Connect, ttl=pair.hole)
         yield from reached(pair)
     else:
@@ -81,7 +81,7 @@ def reaching(pair: Pair) -> Script:
             pair.do(Resend, pair.own_syn.segment)
 
     def answered(_: ScriptEvent) -> bool:
-        return pair.evidence.peer_syn_ack or pair.evidence.own_syn_ack  # the latter where both SYNs crossed
+        return pair.evidence.peer_syn_ack
 
     pair.patient = True
     yield from pair.bides(never)
@@ -97,6 +97,7 @@ def reaching(pair: Pair) -> Script:
 
 def reached(pair: Pair) -> Script:
     """The responder's side of it: our stack answers the SYN, and the ANSWER tells that this came through."""
+    pair.calls = pair.offer.opening is Opening.CALLED
     answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
     pair.do(SetTtl, ttl=None)
@@ -120,12 +121,8 @@ def connecting(pair: Pair) -> Script:
     else:
         syn = yield from pair.until(own(SYN))
         assert isinstance(syn, SegmentSeen)
-
-        def answered(_: ScriptEvent) -> bool:
-            seen = pair.evidence  # ours was the answer where the SYNs crossed and the initiator's came first
-            return pair.connected and (seen.peer_syn_ack or seen.told(Signal.ANSWER))
-
-        yield from pair.until(answered, again=lambda: pair.do(Resend, syn.segment))
+        yield from pair.until(lambda _: pair.connected and pair.evidence.peer_syn_ack,
+                              again=lambda: pair.do(Resend, syn.segment))  # fmt: skip
 
 
 def insisting(pair: Pair, answer: SegmentSeen) -> Script:
