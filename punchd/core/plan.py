@@ -25,6 +25,7 @@ from enum import Enum, auto
 
 from punchd.core import predict
 from punchd.core.ports import Ports
+from punchd.core.prospects import OPENINGS, Prospect, prospect
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.nat import Allocation, Dependence, NatClass
 from punchd.words.notification import OFFERS_MAX, Offer, Opening, Spread
@@ -46,51 +47,11 @@ LATE_AFTER_S = 1.5
 SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
 HOLES, PROBES = 256, 1024
 GUESSES = 256
-SOLE = Spread(0)
 
 _LATE = {"tcp-simopen": (Opening.REFIRED,), "tcp-midstream": (Opening.REFIRED, Opening.CROSSED),
          "udp": (Opening.REFIRED, Opening.CROSSED)}  # fmt: skip
 _EITHER_WAY = {"tcp-direct"}
 _FANS = {"tcp": "tcp-birthday", "udp": "udp-birthday"}
-
-# What must hold of the initiator's NAT and of the responder's for the row to pass. Rows that are not here pass few
-# NATs, for reasons that no class names.
-_NEEDS: dict[tuple[str, Opening], tuple[tuple[str, ...], tuple[str, ...]]] = {
-    ("tcp-simopen", Opening.PRIMED): (("outlives_icmp", "takes_syn"), ()),
-    ("tcp-simopen", Opening.REFIRED): ((), ("outlives_icmp", "takes_syn", "forgives")),
-    ("tcp-simopen", Opening.CALLED): ((), ("outlives_icmp", "takes_syn")),
-    ("tcp-midstream", Opening.PRIMED): (("outlives_icmp", "picks_up"), ("picks_up",)),
-    ("tcp-midstream", Opening.REFIRED): (("picks_up",), ("outlives_icmp", "picks_up", "forgives")),
-    ("tcp-midstream", Opening.CALLED): (("picks_up",), ("outlives_icmp", "picks_up")),
-    ("tcp-midstream", Opening.CROSSED): (("picks_up",), ("picks_up", "drops_strays")),
-    ("udp", Opening.PRIMED): (("outlives_icmp",), ()),
-    ("udp", Opening.REFIRED): ((), ("outlives_icmp", "forgives")),
-    ("udp", Opening.CALLED): ((), ("outlives_icmp",)),
-    ("udp", Opening.CROSSED): ((), ("drops_strays",)),
-}
-
-_OPENINGS = {
-    Opening.PRIMED: "ours dies on its way and opens our NAT, then the peer fires",
-    Opening.REFIRED: "the peer opens its own NAT and waits for us",
-    Opening.CALLED: "the peer opens its own NAT and calls us",
-    Opening.CROSSED: "both fire all the way",
-}
-_LACKS = {
-    "outlives_icmp": "ends a mapping at a time exceeded",
-    "takes_syn": "lets no SYN in",
-    "picks_up": "wants a SYN first",
-    "drops_strays": "answers strays",
-    "forgives": "blocks who sends strays",
-}
-
-
-class Prospect(Enum):
-    """What the classes say of a row."""
-
-    PASSES = auto()
-    OPEN = auto()
-    FAILS = auto()
-    HARMS = auto()
 
 
 class Habit(Enum):
@@ -116,6 +77,16 @@ class Times:
     patience_s: float = 10.0
 
     @property
+    def heard_ms(self) -> float:
+        """When the responder hears of it."""
+        return self.now_ms + 1000 * (SIDE_DELAY_S if self.side_s is None else self.side_s)
+
+    @property
+    def slack_ms(self) -> float:
+        """How uncertain that is."""
+        return 1000 * SIDE_SPREAD_S if self.side_s is None else 0.0
+
+    @property
     def late_s(self) -> float:
         """When the initiator fires unasked."""
         half = self.patience_s * FIRES_UNASKED
@@ -133,6 +104,12 @@ def choose(wanted: Iterable[str] | None, transport: str, able: frozenset[str]) -
         else:
             runnable.append(name)
     return runnable, missing
+
+
+def fans(transport: str, able: frozenset[str]) -> bool:
+    """Whether this host can send many packets of one technique at once."""
+    fan = TECHNIQUES.get(_FANS[transport])
+    return fan is not None and fan.needs <= able
 
 
 def rows(
@@ -154,14 +131,15 @@ def rows(
         return []
     transport = TECHNIQUES[names[0]].transport
     habits = habit(own), habit(peer)
-    if Habit.DRAWS not in habits:
-        plain = _aimed(plain, own, peer, times)
-    if listed or not fans or not {Habit.COUNTS, Habit.DRAWS} & set(habits):
-        return plain[:OFFERS_MAX]
-    if Habit.DRAWS not in habits:
-        return (_counted(transport, own, peer, times) + plain)[:OFFERS_MAX]
-    met = _drawn(transport, own, peer, times)
-    return met + (plain if _reachable(own, peer) else [])
+    met: list[Row] = []
+    if fans and not listed and Habit.DRAWS in habits:
+        met = _drawn(transport, own, peer, times, again=tried % 2 == 1)
+        plain = plain if Dependence.INDEPENDENT in (own.nat.filtering, peer.nat.filtering) else []
+    elif fans and not listed and Habit.COUNTS in habits:
+        met = _counted(transport, own, peer, times)
+        holes, sources = mappings(met)
+        own, peer = replace(own, taken=own.taken + holes), replace(peer, taken=peer.taken + sources * len(met))
+    return (met + _aimed(plain, own, peer, times))[:OFFERS_MAX]
 
 
 def again(planned: Sequence[Row], tried: int) -> list[Row]:
@@ -178,6 +156,16 @@ def again(planned: Sequence[Row], tried: int) -> list[Row]:
     return first + primed[turn:] + primed[:turn] + last
 
 
+def mappings(planned: Sequence[Row]) -> tuple[int, int]:
+    """How many mappings an attempt makes at our NAT, and at the peer's if its first row succeeds."""
+    own = 0
+    for row in planned:
+        if row.opening is Opening.PRIMED:
+            own += 1 if row.lanes is None else row.lanes.own.count * row.lanes.aims.count
+    first = planned[0].lanes if planned else None
+    return own, 1 if first is None else first.peers.count * first.seen.count
+
+
 def habit(side: View) -> Habit:
     """How its public ports are to be known."""
     nat = side.nat
@@ -186,27 +174,6 @@ def habit(side: View) -> Habit:
     if nat.allocation is Allocation.SEQUENTIAL:
         return Habit.COUNTS
     return Habit.DRAWS if nat.allocation is Allocation.RANDOM else Habit.KEEPS
-
-
-def prospect(row: Row, own: NatClass, peer: NatClass) -> tuple[Prospect, str]:
-    """What the classes say of it, and why."""
-    needs = _NEEDS.get((row.technique, row.opening))
-    if needs is None:
-        if row.technique == "tcp-direct" and own.filtering is Dependence.INDEPENDENT:
-            return Prospect.PASSES, "our NAT lets strangers in"
-        return Prospect.OPEN, "passes where the others fail, on few NATs"
-    holds = [
-        (getattr(nat, axis), whose, axis)
-        for nat, axes, whose in ((own, needs[0], "our"), (peer, needs[1], "the peer's"))
-        for axis in axes
-    ]
-    for held, whose, axis in holds:
-        if held is False:
-            harms = row.opening in (Opening.REFIRED, Opening.CROSSED) and axis in ("forgives", "drops_strays")
-            dies = row.opening is Opening.PRIMED and axis == "outlives_icmp"
-            return Prospect.HARMS if harms or dies else Prospect.FAILS, f"{whose} NAT {_LACKS[axis]}"
-    known = all(held for held, _, _ in holds)
-    return Prospect.PASSES if known else Prospect.OPEN, _OPENINGS[row.opening]
 
 
 def draw(row: Row, ports: Ports) -> Candidate:
@@ -250,73 +217,90 @@ def _patience(row: Row, told: Prospect, own: NatClass, peer: NatClass) -> float:
 
 
 def _aimed(planned: Sequence[Row], own: View, peer: View, times: Times) -> list[Row]:
-    """The rows with the ports that are known or guessed; mapped on both sides there is but one 4-tuple to try."""
+    """The rows with the ports that are known or guessed; mapped on both sides there is but one 4-tuple to try.
+
+    Our holes are opened in the order of the rows, the late ones last; the peer opens its own one row after the other.
+    """
     if own.public_port and peer.public_port:
         planned = planned[:1]
-    courses = _course(own), _course(peer)
-    opened_ms = times.now_ms, times.now_ms + 1000 * (SIDE_DELAY_S if times.side_s is None else times.side_s)
+    mine, theirs = _course(own), _course(peer)
     found = []
-    listening = 0
-    for ahead, row in enumerate(planned):
+    for place, row in enumerate(planned):
         seen, aim = own.public_port, peer.public_port
-        if courses[0] is not None:
-            seen = courses[0].port_of(courses[0].likely(at_ms=opened_ms[0], own=own.taken + ahead - listening))
-        if courses[1] is not None:
-            aim = courses[1].port_of(courses[1].likely(at_ms=opened_ms[1], own=peer.taken + ahead))
-        if row.technique == "tcp-direct" and row.opening is Opening.PRIMED:
-            listening += 1  # it sends nothing until it is spoken to
+        if mine is not None:
+            seen = mine.port_of(mine.likely(at_ms=times.now_ms, own=own.taken + _turn(planned, place)))
+        if theirs is not None:
+            aim = theirs.port_of(theirs.likely(at_ms=times.heard_ms, own=peer.taken + place))
         found.append(replace(row, own_port=own.own_port, seen_port=seen, peer_port=peer.own_port, aim_port=aim))
     return found
 
 
+def _turn(planned: Sequence[Row], place: int) -> int:
+    """How many rows make a mapping at our NAT before this one does."""
+    primed = [at for at, row in enumerate(planned) if row.opening is Opening.PRIMED and row.technique != "tcp-direct"]
+    if planned[place].opening is Opening.PRIMED:
+        return sum(at < place for at in primed)
+    late = [at for at, row in enumerate(planned) if row.opening is not Opening.PRIMED]
+    return len(primed) + sum(at < place for at in late)
+
+
 def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
-    """A row with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't."""
+    """Rows with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't."""
     mine, theirs = _course(own), _course(peer)
-    both = mine is not None and theirs is not None
-    probes = 1 if both else GUESSES
-    lanes = Lanes(_sole(own.own_port), _sole(own.public_port), _sole(peer.own_port), _sole(peer.public_port))
-    if mine is not None:
-        where = predict.window(mine, at_ms=times.now_ms, own=own.taken)
-        count, guesses = predict.fan(mine, where, holes=HOLES, probes=probes)
-        lanes = replace(lanes, own=Spread(0, count), seen=guesses)
-    if theirs is not None:
-        side_s, slack_s = (SIDE_DELAY_S, SIDE_SPREAD_S) if times.side_s is None else (times.side_s, 0.0)
-        at_ms = times.now_ms + 1000 * side_s
-        where = predict.window(theirs, at_ms=at_ms, own=peer.taken, slack_ms=1000 * slack_s)
-        count, guesses = predict.fan(theirs, where, holes=HOLES, probes=probes)
-        lanes = replace(lanes, peers=Spread(0, count), aims=guesses)
-    return _fanned(transport, lanes, own, peer, times, "the next ports are predicted")
+    probes = 1 if mine is not None and theirs is not None else GUESSES
+    opening = Opening.CALLED if own.nat.outlives_icmp is False else Opening.PRIMED
+    found = []
+    taken = [own.taken, peer.taken]
+    for shakes in _shakes(transport, own.nat, peer.nat):
+        lanes = Lanes(
+            _sole(own.own_port), _sole(own.public_port), _sole(peer.own_port), _sole(peer.public_port), shakes
+        )
+        if mine is not None:
+            where = predict.window(mine, at_ms=times.now_ms, own=taken[0])
+            count, guesses = predict.fan(mine, where, holes=HOLES, probes=probes)
+            lanes, taken[0] = replace(lanes, own=Spread(0, count), seen=guesses), taken[0] + count
+        if theirs is not None:
+            where = predict.window(theirs, at_ms=times.heard_ms, own=taken[1], slack_ms=times.slack_ms)
+            count, guesses = predict.fan(theirs, where, holes=HOLES, probes=probes)
+            lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
+        reason = f"the next ports are predicted; {OPENINGS[opening]}"
+        late_s = times.late_s if opening is Opening.CALLED else 0.0
+        found.append(Row(_FANS[transport], opening, lanes=lanes, after_s=late_s, reason=reason))
+    return found
 
 
-def _drawn(transport: str, own: View, peer: View, times: Times) -> list[Row]:
-    """Rows for a NAT that draws its ports: holes on its side, probes from the other, until two meet by chance."""
-    holes, probes, one = Spread(0, HOLES), Spread(0, PROBES), SOLE
-    if habit(own) is Habit.DRAWS:
+def _drawn(transport: str, own: View, peer: View, times: Times, *, again: bool) -> list[Row]:
+    """Rows for a NAT that draws its ports: holes on its side, probes from the other, until two meet by chance.
+
+    All but one of the peer's packets from many ports are strays to our NAT. Unless that is known to forgive them, we
+    are called and probe ourselves; `again`, when this has failed, they come.
+    """
+    holes, probes = Spread(0, HOLES), Spread(0, PROBES)
+    hopeless = habit(own) is not Habit.KEEPS and habit(peer) in (Habit.DRAWS, Habit.COUNTS) and not own.public_port
+    if hopeless:
+        whose, lanes = "both sides' ports change: a few in a thousand", Lanes(holes, _sole(0), holes, _sole(0))
+    elif habit(own) is Habit.DRAWS:
+        whose = "our ports are drawn: the peer meets them by chance"
         lanes = Lanes(holes, probes, _sole(peer.own_port), _sole(peer.public_port))
-        if habit(peer) in (Habit.DRAWS, Habit.COUNTS):
-            lanes = Lanes(holes, one, holes, one)
-        return _fanned(transport, lanes, own, peer, times, "our ports are drawn: the peer meets them by chance")
-    lanes = Lanes(_sole(own.own_port), _sole(own.public_port), holes, probes)
-    return _fanned(transport, lanes, own, peer, times, "the peer's ports are drawn: we meet them by chance")
-
-
-def _fanned(transport: str, lanes: Lanes, own: View, peer: View, times: Times, reason: str) -> list[Row]:
-    """The fan primed and called, and for TCP with an ACK first and with a SYN, unless a class tells which one."""
-    name = _FANS[transport]
-    shakes: tuple[bool, ...] = (False,)
-    if transport == "tcp":
-        wants = [nat.picks_up for nat in (own.nat, peer.nat)]
-        shakes = (True,) if False in wants else (False,) if all(wants) else (False, True)
-    sprays = lanes.aims.count > 1 and lanes.aims.first == 0
-    openings = [Opening.PRIMED, Opening.CALLED]
-    if own.nat.outlives_icmp is False or (sprays and own.nat.forgives is False):
-        openings.remove(Opening.PRIMED)
+    else:
+        whose = "the peer's ports are drawn: we meet them by chance"
+        lanes = Lanes(_sole(own.own_port), _sole(own.public_port), holes, probes)
+    forgiven = own.nat.forgives or (again and own.nat.forgives is None)
+    called = own.nat.outlives_icmp is False or (lanes.peers.count > 1 and not forgiven)
+    openings = (Opening.CALLED,) if called else (Opening.PRIMED, Opening.CALLED)
     return [
-        Row(name, opening, lanes=replace(lanes, handshake=shake), reason=f"{reason}; {_OPENINGS[opening]}",
+        Row(_FANS[transport], opening, lanes=replace(lanes, handshake=shakes), reason=f"{whose}; {OPENINGS[opening]}",
             after_s=0.0 if opening is Opening.PRIMED else times.late_s)
         for opening in openings
-        for shake in shakes
+        for shakes in _shakes(transport, own.nat, peer.nat)
     ]  # fmt: skip
+
+
+def _shakes(transport: str, own: NatClass, peer: NatClass) -> tuple[bool, ...]:
+    """Whether a fan begins with SYNs: both, unless a class tells, or there are none."""
+    if transport == "udp" or (own.picks_up and peer.picks_up):
+        return (False,)
+    return (True,) if False in (own.picks_up, peer.picks_up) else (False, True)
 
 
 def _sole(port: int) -> Spread:
@@ -327,8 +311,3 @@ def _course(side: View) -> predict.Course | None:
     if side.face is None or habit(side) is not Habit.COUNTS:
         return None
     return predict.of_face(side.face, side.other)
-
-
-def _reachable(own: View, peer: View) -> bool:
-    """Whether a side lets strangers in, so that their ports need not be known."""
-    return Dependence.INDEPENDENT in (own.nat.filtering, peer.nat.filtering)
