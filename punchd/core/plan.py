@@ -32,9 +32,10 @@ from punchd.words.notification import OFFERS_MAX, Offer, Opening, Spread
 from punchd.words.plan import Candidate, Lanes, Row, View
 
 # simopen first: least privilege, and the most NATs in the field let a SYN in after a SYN out. midstream second:
-# where every inbound SYN is dropped it is what passes. The rest serve the NATs that neither of them passes.
+# where every inbound SYN is dropped it is what passes. The rest serve the NATs that neither of them passes, direct
+# last: its SYN knocks at a closed door, and a NAT may punish that.
 AUTO = {
-    "tcp": ("tcp-simopen", "tcp-midstream", "tcp-direct", "tcp-syni", "tcp-nutss"),
+    "tcp": ("tcp-simopen", "tcp-midstream", "tcp-syni", "tcp-nutss", "tcp-direct"),
     "udp": ("udp",),
 }
 
@@ -150,8 +151,8 @@ def again(planned: Sequence[Row], tried: int) -> list[Row]:
     if not tried:
         return list(planned)
     first = [row for row in planned if row.opening in (Opening.REFIRED, Opening.CALLED)]
-    last = [row for row in planned if row.opening is Opening.CROSSED]
-    primed = [row for row in planned if row.opening is Opening.PRIMED]
+    primed = [row for row in planned if _holes(row)]
+    last = [row for row in planned if row not in first and row not in primed]
     turn = tried % len(primed) if primed else 0
     return first + primed[turn:] + primed[:turn] + last
 
@@ -160,7 +161,7 @@ def mappings(planned: Sequence[Row]) -> tuple[int, int]:
     """How many mappings an attempt makes at our NAT, and at the peer's if its first row succeeds."""
     own = 0
     for row in planned:
-        if row.opening is Opening.PRIMED:
+        if _holes(row):
             own += 1 if row.lanes is None else row.lanes.own.count * row.lanes.aims.count
     first = planned[0].lanes if planned else None
     return own, 1 if first is None else first.peers.count * first.seen.count
@@ -193,7 +194,8 @@ def _listed_openings(name: str) -> tuple[Opening, ...]:
 def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, *, late_s: float) -> list[Row]:
     """Every technique in every opening that may help, the likeliest first."""
     calls = peer.forgives is False
-    primed = [Row(name) for name in names]
+    knocks = {name for name in names if TECHNIQUES[name].knocks}
+    primed = [Row(name) for name in names if name not in knocks]
     late = [
         Row(name, Opening.CALLED if calls and opening is Opening.REFIRED else opening, after_s=late_s)
         for turn in (Opening.REFIRED, Opening.CROSSED)
@@ -201,7 +203,8 @@ def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, *, late_s: flo
         for opening in _LATE.get(name, ())
         if opening is turn
     ]
-    told = [(row, *prospect(row, own, peer)) for row in primed + late]
+    last = [Row(name) for name in names if name in knocks]
+    told = [(row, *prospect(row, own, peer)) for row in primed + late + last]
     return [
         replace(row, reason=reason, after_s=_patience(row, told_of, own, peer))
         for wanted in (Prospect.PASSES, Prospect.OPEN, Prospect.FAILS)
@@ -237,7 +240,7 @@ def _aimed(planned: Sequence[Row], own: View, peer: View, times: Times) -> list[
 
 def _turn(planned: Sequence[Row], place: int) -> int:
     """How many rows make a mapping at our NAT before this one does."""
-    primed = [at for at, row in enumerate(planned) if row.opening is Opening.PRIMED and row.technique != "tcp-direct"]
+    primed = [at for at, row in enumerate(planned) if _holes(row)]
     if planned[place].opening is Opening.PRIMED:
         return sum(at < place for at in primed)
     late = [at for at, row in enumerate(planned) if row.opening is not Opening.PRIMED]
@@ -301,6 +304,12 @@ def _shakes(transport: str, own: NatClass, peer: NatClass) -> tuple[bool, ...]:
     if transport == "udp" or (own.picks_up and peer.picks_up):
         return (False,)
     return (True,) if False in (own.picks_up, peer.picks_up) else (False, True)
+
+
+def _holes(row: Row) -> bool:
+    """Whether it opens a hole at our NAT before the notification leaves."""
+    known = TECHNIQUES.get(row.technique)  # a fan is planned for builds that have none, too
+    return row.opening is Opening.PRIMED and not (known is not None and known.knocks)
 
 
 def _sole(port: int) -> Spread:

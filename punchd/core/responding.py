@@ -100,19 +100,17 @@ class Responding(Attempt):
             self._places[pair.index] = place
             pair.calls |= self._staggers and offer.opening is not Opening.PRIMED
             self._report("trying", pair)
-            pause_s = self._pause(offer.opening) if self._offers else self._pause_s
+            pause_s = self._pause(offer) if self._offers else self._pause_s
         self._next_at = self.now + pause_s
 
-    def _pause(self, last: Opening) -> float:
+    def _pause(self, last: Offer) -> float:
         """How long the offer that was just begun stays the last: those that wait for the initiator share one turn."""
-        coming = self._offers[0][1].opening
-        if coming is Opening.PRIMED:
+        coming = self._offers[0][1]
+        if self._staggers and _is_stray(coming):
+            return STAGGER_S if _is_stray(last) else CROSS_S
+        if coming.opening is Opening.PRIMED:
             return self._pause_s
-        if not self._staggers:
-            return 0.0
-        if coming is Opening.CROSSED:
-            return CROSS_S
-        return LATE_S if last is Opening.PRIMED else 0.0
+        return LATE_S if self._staggers and last.opening is Opening.PRIMED else 0.0
 
     @property
     def _staggers(self) -> bool:
@@ -158,7 +156,7 @@ class Responding(Attempt):
                 self._choose(pair)
                 return
         if self.pairs and self.pairs[-1].fail_code is not None and self._offers:
-            if not self._staggers or self._offers[0][1].opening is not Opening.CROSSED:
+            if not (self._staggers and _is_stray(self._offers[0][1])):
                 self._fire_next()
         elif not self._offers and all(pair.fail_code is not None or pair.closed for pair in self.pairs):
             self._report_losers(None)
@@ -176,6 +174,12 @@ class Responding(Attempt):
         pair.given = True
         self.state = State.LINGERING
         self._linger_until = self.now + LINGER_S
+
+
+def _is_stray(offer: Offer) -> bool:
+    """Our first packet goes where the initiator may have opened no hole."""
+    knocks = TECHNIQUES[offer.technique].knocks and offer.opening is Opening.PRIMED
+    return knocks or offer.opening is Opening.CROSSED
 
 
 def _needs_eyes(offer: Offer) -> bool:
