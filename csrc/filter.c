@@ -172,6 +172,10 @@ int punchd_filter_ring(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 	{ NEXT, LOAD8_AT, IPV4(ttl), NEXT, NEXT },
 	/* ordinary traffic of a connection? */
 	{ NEXT, IF_GT, hole_ttl, DROP, NEXT },
+	/* A = window */
+	{ NEXT, LOAD16_X, TCP(window_be), NEXT, NEXT },
+	/* our own primer is no news to us, and not worth waking up for */
+	{ NEXT, IF_EQ, PUNCHD_WINDOW_PRIME, DROP, NEXT },
 	/* A = length of the packet */
 	{ EMPTY, LOAD16_AT, IPV4(total_len_be), NEXT, NEXT },
 	/* A = length of the segment */

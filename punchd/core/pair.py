@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
-from punchd.words.effects import Clear, ClosePair, Effect, Resend, Tell
+from punchd.words.effects import Clear, ClosePair, Connect, Effect, Resend, Tell
 from punchd.words.events import (
     ACK,
     BY_WINDOW,
@@ -41,12 +41,14 @@ from punchd.words.events import (
     DeadlinePassed,
     EffectFailed,
     IcmpSeen,
+    PacketRefused,
     PairEvent,
     Readable,
     SegmentSeen,
     Signal,
     SignalSeen,
     SocketFailed,
+    StraySeen,
 )
 from punchd.words.notification import Opening, Syn
 from punchd.words.plan import Candidate
@@ -97,6 +99,15 @@ class Evidence:
     icmp: tuple[int, int, str] | None = None
     errno: int | None = None
     failed_effect: str | None = None
+    connects: bool = False
+    """A connect() was asked for, so a SYN of ours must leave."""
+    acknowledged: bool = False
+    """The peer's SYN-ACK acknowledged our SYN, so our kernel must react."""
+    peer_ttl: int | None = None
+    """The highest TTL of the peer's own segments: a RST with another one is some box's on the path."""
+    other_port: int | None = None
+    """The port of the peer's address from which a SYN came, if that is not the one it named."""
+    send_errno: int | None = None
 
     def told(self, signal: Signal) -> bool:
         """Whether the peer's punchd signalled this."""
@@ -185,7 +196,9 @@ class Pair:
 
     def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:
         """Ask for an effect on this pair."""
-        self.outbox.append(make(self.index, *args, **kwargs))
+        effect = make(self.index, *args, **kwargs)
+        self.evidence.connects |= isinstance(effect, Connect)
+        self.outbox.append(effect)
 
     def tell(self, signal: Signal, ttl: int | None = None) -> None:
         """Signal the peer's punchd on the path. Sequence SND.UNA-1: no kernel takes it into the stream."""
@@ -289,19 +302,12 @@ class Pair:
         return (yield from self.insist(wanted, lambda: prime(None)))
 
     def bides(self, wanted: Wanted) -> Generator[None, ScriptEvent, ScriptEvent | None]:
-        """Until the initiator may fire at full range: it is called, or the plan's time is over; or the peer is heard.
-
-        None: it may at once.
-        """
-        called = self.offer.opening is Opening.CALLED
-        if not called and not self.after_s:
+        """Until the initiator may fire at full range: called, or after the plan's time; or until `wanted`."""
+        within_s = None if self.offer.opening is Opening.CALLED else self.after_s
+        if within_s == 0:
             return None
         self.say_primed()
-        return (
-            yield from self.until(
-                lambda event: isinstance(event, Called) or wanted(event), within_s=None if called else self.after_s
-            )
-        )
+        return (yield from self.until(lambda event: isinstance(event, Called) or wanted(event), within_s=within_s))
 
     def fires(self, every_s: float) -> Script:
         """The responder's FIRE as the plan wants it, until the initiator answers."""
@@ -393,7 +399,13 @@ class Pair:
                         "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )
             case IcmpSeen():
-                seen.icmp = (event.type, event.code, event.sender)
+                if seen.icmp is None or event.type != _TIME_EXCEEDED:  # a primer's death hides no refusal
+                    seen.icmp = (event.type, event.code, event.sender)
+            case StraySeen():
+                if event.flags & SYN:
+                    seen.other_port = event.port
+            case PacketRefused():
+                seen.send_errno = event.errno
             case EffectFailed():
                 seen.failed_effect = event.effect
                 self.fail(event.code, event.cause)
@@ -415,10 +427,13 @@ class Pair:
         if event.flags & RST:
             if seen.rst_ttl is None:
                 seen.rst_ttl = event.ttl
-        elif kind == SYN:
+            return event
+        seen.peer_ttl = max(seen.peer_ttl or 0, event.ttl)
+        if kind == SYN:
             seen.peer_syn, self.rcv_nxt = True, (event.seq + 1) & SEQ_MASK
         elif kind == SYN_ACK:
             seen.peer_syn_ack = True
+            seen.acknowledged |= event.ack == self.snd_nxt
             self.rcv_nxt = (event.seq + 1) & SEQ_MASK
         elif self.snd_nxt is not None and self.rcv_nxt is not None:
             signal = BY_WINDOW.get(event.window)
@@ -482,3 +497,4 @@ def never(event: ScriptEvent) -> bool:
 
 
 _RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
+_TIME_EXCEEDED = 11  # RFC 792

@@ -86,7 +86,7 @@ class Responding(Attempt):
             if self.now >= self._linger_until:
                 self._end()
             return
-        if self._offers and self.now >= self._next_at:
+        if self._offers and self._next_at <= self.now < self.expires:
             self._fire_next()
         super()._on_time()
 

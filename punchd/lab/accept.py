@@ -129,7 +129,9 @@ def _linux(*, hosts_conntrack: bool) -> Iterator[Want]:
         code_a="nothing-heard",
         code_b="answer-unacknowledged",
     )
-    nutss = replace(syni, technique="tcp-nutss", code_a="answer-unacknowledged", code_b="nothing-heard")
+    # the listener's SYN-ACK is INVALID to whoever tracks first: the host itself, or NAT A
+    code_a = "blocked-incoming" if hosts_conntrack else "answer-unacknowledged"
+    nutss = replace(syni, technique="tcp-nutss", code_a=code_a, code_b="nothing-heard")
     for want in (*row, falling, syni, nutss):
         yield replace(want, hosts_conntrack=hosts_conntrack)
 

@@ -18,10 +18,11 @@ from punchd.core.ports import Ports
 from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model_host import Kernel, Tcp, Udp
-from punchd.lab.model_kinds import KINDS, Kind, Side, layers
+from punchd.lab.model_kinds import KINDS, Kind, Side, is_shared, layers
 from punchd.lab.model_nat import Nat
-from punchd.lab.model_net import Clock, Net, Path
+from punchd.lab.model_net import Box, Clock, Net, Path
 from punchd.lab.model_peer import Daemon, HandedOver
+from punchd.lab.model_shared import Leg
 from punchd.lab.model_view import look
 from punchd.words.events import CallHeard, Cancelled
 from punchd.words.notification import Notification, SecondMessage
@@ -81,7 +82,8 @@ class Result:
 class World:
     """One attempt from both sides; `run` once.
 
-    kind_a, _b     names as the kernel lab takes them, or kinds from the host outwards
+    kind_a, _b     names as the kernel lab takes them (of shared boxes, too), or kinds from the host outwards
+    shared         the outermost of kind_a is the outermost of kind_b, too
     techniques     names in order, or None for auto
     rows           the initiator's plan, instead of the one made from `techniques`
     side_delay_ms  of the side channel, one way; None: the notification is never carried
@@ -103,7 +105,7 @@ class World:
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
         wake_ms: float = 0.0, classes: str = "", tried: int = 0, timed: bool = False,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
-        hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab",
+        hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab", shared: bool = False,
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
         cancel_a_ms: float | None = None, cancel_b_ms: float | None = None,
         on_attempt: Callable[[Daemon, Attempt], None] | None = None,
@@ -111,10 +113,9 @@ class World:
     ) -> None:  # fmt: skip
         self._dice = dice = random.Random(seed)
         self._clock = clock = Clock(START_S)
-        kinds = layers(kind_a), layers(kind_b)
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
-        boxes = _boxes(kinds[0], 0, seed), _boxes(kinds[1], 1, seed)
-        self.net = Net(clock, path, dice, boxes)
+        self.net = net_of(kind_a, kind_b, clock, path, dice, seed=seed, shared=shared)
+        kinds = layers(kind_a), layers(kind_b)
         self._names = str(kind_a), str(kind_b)
         self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
@@ -139,7 +140,7 @@ class World:
         self._in_turn, self._early = techniques is not None, early
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
-        self._rows = self._plan(boxes, classes, transport, timed=timed, tried=tried) if rows is None else rows
+        self._rows = self._plan(kinds, classes, transport, timed=timed, tried=tried) if rows is None else rows
         self._side_repeat, self._speaks, self._calls_back = side_repeat, speaks, calls_back
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
         self._on_attempt, self._on_notification = on_attempt, on_notification
@@ -163,19 +164,17 @@ class World:
     def _initiating(self) -> Initiating:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
-            local=self._local[0], public=PUBLIC[0], remote=PUBLIC[1],
-            rows=self._rows,
+            local=self._local[0], public=self.net.public[0], remote=self.net.public[1], rows=self._rows,
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
 
-    def _plan(
-        self, boxes: tuple[Sequence[Nat], Sequence[Nat]], classes: str, transport: str, *, timed: bool, tried: int
-    ) -> list[Row]:
+    def _plan(self, kinds: Kinds, classes: str, transport: str, *, timed: bool, tried: int) -> list[Row]:
         own, peer = (
-            look(side, kind if classes == "nicknames" else None, transport, now=START_S) if classes else None
-            for side, kind in zip(boxes, self._names, strict=True)
-        )
+            look(self.net.boxes(side), kinds[side], self._names[side] if classes == "nicknames" else None, transport,
+                 now=START_S) if classes else None
+            for side in (0, 1)
+        )  # fmt: skip
         times = plan.Times(START_S * 1000, self._side_s if timed else None, self._timeout_s)
         return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=tried)
 
@@ -247,14 +246,40 @@ class World:
         return bool(both) and self._clock.now < self._exchange_until and not self._exchanged()
 
 
-def _boxes(kinds: Sequence[Kind], side: int, seed: int) -> list[Nat]:
-    """A side's NATs from the host outwards, with the addresses that the kernel lab gives them."""
+def net_of(
+    kind_a: Side, kind_b: Side, clock: Clock, path: Path, dice: random.Random, *, seed: int = 1, shared: bool = False
+) -> Net:  # fmt: skip
+    """The net between two hosts behind these kinds; the hosts are yet to join."""
+    kinds, shared = (layers(kind_a), layers(kind_b)), shared or is_shared(kind_a, kind_b)
+    boxes = _shared(kinds, seed) if shared else _apart(kinds, seed)
+    return Net(clock, path, dice, boxes, shared=shared)
+
+
+Boxes = tuple[Sequence[Box], Sequence[Box]]
+Kinds = tuple[Sequence[Kind], Sequence[Kind]]
+
+
+def _apart(kinds: Kinds, seed: int) -> Boxes:
+    """Each side's NATs from the host outwards."""
+    return _row(kinds[0], 0, seed, PUBLIC[0]), _row(kinds[1], 1, seed, PUBLIC[1])
+
+
+def _shared(kinds: Kinds, seed: int) -> Boxes:
+    """Each side's own NATs, and its leg of the one that both are behind."""
+    last = kinds[0][-1]
+    nat = Nat(last, PUBLIC[0], gateway="100.64.1.1", dice=random.Random(f"{seed} shared"))
+    own = [_row(kinds[side][:-1], side, seed, f"100.64.1.{side + 2}") for side in (0, 1)]
+    return [*own[0], Leg(nat, 0, last.hairpin)], [*own[1], Leg(nat, 1, last.hairpin)]
+
+
+def _row(kinds: Sequence[Kind], side: int, seed: int, outermost: str) -> list[Nat]:
+    """With the addresses that the kernel lab gives them."""
     carrier = [f"100.{64 + layer}.{side + 1}" for layer in range(len(kinds) - 1)]
     gateways = [f"10.0.{side + 1}.1", *(f"{net}.1" for net in carrier)]
-    publics = [*(f"{net}.2" for net in carrier), PUBLIC[side]]
+    publics = [*(f"{net}.2" for net in carrier), outermost]
     return [
         Nat(kind, public, gateway=gateway if kind.translates else "", dice=random.Random(f"{seed} {side} {public}"))
-        for kind, public, gateway in zip(kinds, publics, gateways, strict=True)
+        for kind, public, gateway in zip(kinds, publics, gateways, strict=False)
     ]
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from punchd.core import classify, nicknames
-from punchd.lab.model_kinds import By
-from punchd.lab.model_nat import Nat
-from punchd.lab.model_net import Carried, Datagram, Segment
+from punchd.lab.model_kinds import By, Kind
+from punchd.lab.model_net import Box, Carried, Datagram, Segment
 from punchd.words.addresses import Endpoint
 from punchd.words.events import SYN
 from punchd.words.nat import Allocation, Dependence, Face, NatClass, Sample
@@ -23,14 +22,14 @@ _DEPENDENCES = {By.NOTHING: Dependence.INDEPENDENT, By.ADDRESS: Dependence.ADDRE
                 By.ADDRESS_AND_PORT: Dependence.ADDRESS_AND_PORT}  # fmt: skip
 
 
-def look(boxes: Sequence[Nat], nickname: str | None, transport: str, *, now: float) -> View:
+def look(boxes: Sequence[Box], kinds: Sequence[Kind], nickname: str | None, transport: str, *, now: float) -> View:
     """The side as its endpoint probe found it just now. With a nickname, all that this says of the class."""
     samples = []
     for turn in range(SAMPLES):
         at, port = now - (SAMPLES - turn) * GAP_S, _FIRST_PORT + turn
         samples.append(Sample(int(at * 1000), port, _through(boxes, port, transport, at)))
     allocation, step = classify.allocation(samples)
-    axes = [box.kind.tcp if transport == "tcp" else box.kind.udp for box in boxes]
+    axes = [kind.tcp if transport == "tcp" else kind.udp for kind in kinds]
     widest = max((each.mapping for each in axes), key=lambda by: by.value)
     mapping = Dependence.INDEPENDENT if allocation is Allocation.PRESERVING else _DEPENDENCES[widest]
     known = NatClass() if nickname is None else nicknames.parse(nickname)
@@ -39,14 +38,12 @@ def look(boxes: Sequence[Nat], nickname: str | None, transport: str, *, now: flo
     return View(nat, face=face)
 
 
-def _through(boxes: Sequence[Nat], port: int, transport: str, at: float) -> int:
-    packet: Carried | None = (
-        Segment(port, _SERVER_PORT, SYN, 1, 0, 64240, 64)
-        if transport == "tcp"
-        else Datagram(port, _SERVER_PORT, b"", 64)
-    )
+def _through(boxes: Sequence[Box], port: int, transport: str, at: float) -> int:
+    packet: Carried = Datagram(port, _SERVER_PORT, b"", 64)
+    if transport == "tcp":
+        packet = Segment(port, _SERVER_PORT, SYN, 1, 0, 64240, 64)
     for box in boxes:
-        assert packet is not None
-        packet = box.outbound(packet, at, _SERVER)
-    assert packet is not None, "every kind lets a first SYN and a datagram out"
+        passed = box.outbound(packet, at, _SERVER)
+        assert isinstance(passed, Segment | Datagram), "every kind lets a first SYN and a datagram out"
+        packet = passed
     return packet.src

@@ -29,7 +29,7 @@ from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import LINGER_S, STAGGER_S, TURN_S, Responding
 from punchd.words.addresses import Endpoint
-from punchd.words.effects import ClosePair, Finish, HandOver, Notify, OpenPair, Report, Tell
+from punchd.words.effects import ClosePair, Connect, Finish, HandOver, Notify, OpenPair, Report, Tell
 from punchd.words.events import (
     ACK,
     Cancelled,
@@ -194,6 +194,7 @@ def test_when_every_pair_is_lost_nobody_waits() -> None:
     """The caller hears at once, not after its timeout."""
     attempt = initiating("tcp-simopen")
     begun(attempt)
+    attempt.step(own_syn(), 0.0)
     effects = attempt.step(SocketFailed(0, 111), 0.1)
     assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code
 
@@ -335,6 +336,7 @@ def test_when_no_offer_is_left_nobody_waits() -> None:
     """The last refusal is the end."""
     attempt = responding("tcp-simopen")
     attempt.begin()
+    attempt.step(own_syn(), 0.0)
     effects = attempt.step(SocketFailed(0, 111), 0.1)
     assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code
     assert attempt.done
@@ -348,6 +350,7 @@ def test_peer_silence_ends_with_a_verdict(make: object) -> None:
     """Not `timeout`: what was seen, and what would help."""
     attempt = make()
     begun(attempt)
+    attempt.step(own_syn(), 0.0)
     now = 0.0
     finals: list[Finish] = []
     while attempt.deadline is not None:
@@ -356,6 +359,16 @@ def test_peer_silence_ends_with_a_verdict(make: object) -> None:
         finals += those(Finish, attempt.step(DeadlinePassed(), now))
     assert 10.0 == now
     assert ["nothing-heard"] == [final.outcome.code for final in finals]
+
+
+def test_nothing_is_fired_when_the_time_is_over() -> None:
+    """Its SYN could not be seen any more, and the verdict would blame this host for that."""
+    attempt = responding("tcp-simopen", "tcp-direct", in_turn=True, timeout_s=TURN_S)
+    begun(attempt)
+    attempt.step(own_syn(), 0.0)
+    effects = attempt.step(DeadlinePassed(), TURN_S)
+    assert [] == those(Connect, effects)
+    assert ["nothing-heard"] == [final.outcome.code for final in those(Finish, effects)]
 
 
 def test_a_cancel_names_its_reason_and_closes_everything() -> None:
