@@ -1,26 +1,28 @@
 """How many two-peer attempts a second run in virtual time on one core?
 Opens no socket; seconds are this process's CPU time, the runs are virtual.
 
-Two halves of the answer. "Core": both attempts, the wire format between them and both modelled NATs, back to back,
-without kernels: what a technique's own hand says is carried to the other side. "Model": the whole World of
-lab/model.py, with modelled kernels, rings, timers and applications, which a test of a technique pays for.
+Two halves of the answer. "Core": both attempts and both modelled NATs, back to back, without kernels: what a
+technique's own hand says is carried to the other side. "Model": the whole World of lab/model.py, with modelled kernels,
+rings, timers and applications, which a test of a technique pays for.
 """
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import deque
+from functools import partial
 
 from bench._frame import Figure, Progress, Report, at_least, interleaved
-from punchd.core.attempt import Attempt, Initiating, Responding, Terms
+from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model import PRIVATE, PUBLIC, START_S, World
 from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_nat import Nat
-from punchd.lab.model_net import Datagram, Refused, Segment
-from punchd.wire.peer import decode_notification, encode_notification
+from punchd.lab.model_net import Datagram, IcmpError, Refused, Segment
 from punchd.words.effects import Effect, Finish, HandOver, Notify, OpenPair, Tell
 from punchd.words.events import ACK, BY_WINDOW, WINDOWS, DeadlinePassed, Event, SegmentSeen, Settled, Signal, SignalSeen
 from punchd.words.notification import Notification
@@ -35,8 +37,9 @@ STEPS_MAX = 1000
 
 def run(*, quick: bool, progress: Progress) -> Report:
     rounds, attempts = (3, 200) if quick else (5, 2000)
-    lean = interleaved(rounds, {name: lambda name=name: _lean_rate(name, attempts) for name in LEAN}, progress)
-    model = interleaved(rounds, {name: lambda name=name: _model_rate(name, attempts // 2) for name in MODEL}, progress)
+    gc.freeze()  # as the daemon does
+    lean = interleaved(rounds, {name: partial(_lean_rate, name, attempts) for name in LEAN}, progress)
+    model = interleaved(rounds, {name: partial(_model_rate, name, attempts // 2) for name in MODEL}, progress)
     return Report(
         [
             *(Figure.of(f"core, {name}", lean[name], "1/s", at_least(5000)) for name in LEAN),
@@ -123,9 +126,7 @@ class Street:
                 case Tell():
                     self._tell(side, effect)
                 case Notify():
-                    # as it goes: through bytes
-                    text = encode_notification(effect.notification, None)
-                    self._begin(1, self._responding(decode_notification(text, None)))
+                    self._begin(1, self._responding(effect.notification))
                 case HandOver() | Finish() if effect.outcome is not None:
                     self._outcomes[side] = effect.outcome
                 case _:
@@ -144,7 +145,7 @@ class Street:
         if out is None or ttl <= HOLE_TTL:
             return
         came = self._nats[other].inbound(out, self._now, PUBLIC[side])
-        if came is None or isinstance(came, Refused):
+        if came is None or isinstance(came, Refused | IcmpError):
             return
         for index, theirs in self._pairs[other].items():
             if theirs.local_port == came.dst:
@@ -153,7 +154,7 @@ class Street:
     def _initiating(self) -> Initiating:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), HOLE_TTL, False),
-            local=PRIVATE[0], public=PUBLIC[0], remote=PUBLIC[1], techniques=(self._technique,),
+            local=PRIVATE[0], public=PUBLIC[0], remote=PUBLIC[1], techniques=[self._technique],
             ports=Ports(self._dice), timeout_s=10.0, now=self._now,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ that can't be had, or for which no program is written yet, are listed with the r
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,18 +29,20 @@ PAIRS = (
     ("linux", "random"),
 )  # fmt: skip
 QUICK_PAIRS = PAIRS[:1] + PAIRS[2:3]
-TIMEOUT_S = 5.0
+TIMEOUT_S, QUICK_TIMEOUT_S = 10.0, 2.0
 OURS = ("tcp-midstream", "udp")
-THEIRS = {"simopen": "tcp-midstream", "ice": "udp"}
+THEIRS = {"simopen": "tcp-midstream", "ice": "udp", "hyper": "udp"}
 """Who is held beside which of ours."""
-NAMES = {"simopen": "plain simultaneous open", "ice": "aioice"}
+NAMES = {"simopen": "plain simultaneous open", "ice": "aioice", "hyper": "hyperdht"}
 BAR = "simopen"
 ABSENT = {
     "libnice": "no program for it is written yet; it needs libnice-dev and GLib",
-    "hyperdht": "no program for it is written yet; it needs a bootstrap network of its own",
     "py-libp2p": "no program for it is written yet; it needs a relay",
 }
+HYPER_AT_ONCE = 10  # more at once are slower, and a hundred of them fail
 _ROOT = Path(__file__).parents[1]
+_PACKAGES = _ROOT / "build" / "peers"
+"""What is installed for peers, and nothing else; `./dev clean` removes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +62,30 @@ class Fared:
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
-    tries, at_once = (10, 20) if quick else (20, 50)
+    tries, at_once, timeout_s = (5, 20, QUICK_TIMEOUT_S) if quick else (20, 50, TIMEOUT_S)
     figures: list[Figure] = []
+    absent = dict(ABSENT)
+    hyper_lack = _install_hyper()
+    if hyper_lack:
+        absent["hyperdht"] = hyper_lack
     for kinds in QUICK_PAIRS if quick else PAIRS:
         pair = " x ".join(kinds)
         with Duo(*kinds) as duo:
             shorten_time_wait(duo.lab)
             start_coturn(duo.lab)
             fared: dict[str, Fared] = {}
-            for name, measure in _measures(duo).items():
+            if not hyper_lack:
+                _boot_hyper(duo)
+            for name, measure in _measures(duo, timeout_s).items():
+                if name == "hyper" and hyper_lack:
+                    continue
                 fared[name] = measure(tries, at_once if kinds == PAIRS[0] else 1)
                 progress(f"{pair}: {name} {fared[name]}")
             for name, one in fared.items():
                 figures.append(Figure(f"{pair}: {NAMES.get(name, name)}", one.success, "share"))
             if kinds == PAIRS[0]:
                 figures += _columns(fared)
-    figures += [Figure.absent(name, "", None, reason) for name, reason in ABSENT.items()]
+    figures += [Figure.absent(name, "", None, reason) for name, reason in absent.items()]
     return Report(figures, conditions={"tries": tries, "at_once": at_once, "pairs": [list(kinds) for kinds in PAIRS]})
 
 
@@ -82,6 +93,8 @@ def _columns(fared: dict[str, Fared]) -> list[Figure]:
     """Where both succeeded: punchd's by the peer's. Ahead is below 1, but for the rate."""
     found = []
     for peer, ours in THEIRS.items():
+        if peer not in fared:
+            continue
         one, other = fared[ours], fared[peer]
         ahead: dict[str, tuple[float, float, Target]] = {
             "time": (one.median_ms, other.median_ms, at_most(1)),
@@ -99,12 +112,12 @@ def _columns(fared: dict[str, Fared]) -> list[Figure]:
     return found
 
 
-def _measures(duo: Duo) -> dict[str, Callable[[int, int], Fared]]:
+def _measures(duo: Duo, timeout_s: float) -> dict[str, Callable[[int, int], Fared]]:
     def ours(technique: str) -> Callable[[int, int], Fared]:
         return lambda tries, at_once: _punchd(duo, technique, tries, at_once)
 
     def theirs(name: str) -> Callable[[int, int], Fared]:
-        return lambda tries, at_once: _peer(duo, name, tries, at_once)
+        return lambda tries, at_once: _peer(duo, name, tries, at_once, timeout_s)
 
     return {name: ours(name) for name in OURS} | {name: theirs(name) for name in THEIRS}
 
@@ -119,10 +132,10 @@ def _punchd(duo: Duo, technique: str, tries: int, at_once: int) -> Fared:
     return Fared(tries + count, alone.ok + many.ok, share(took, 0.5), many.rate, cpu_ms, packets / count)
 
 
-def _peer(duo: Duo, name: str, tries: int, at_once: int) -> Fared:
-    alone, _ = _performed(duo, name, tries, 1)
+def _peer(duo: Duo, name: str, tries: int, at_once: int, timeout_s: float) -> Fared:
+    alone, _ = _performed(duo, name, tries, 1, timeout_s)
     before = _packets(duo.lab.r2)
-    many, other = _performed(duo, name, tries * at_once, at_once)
+    many, other = _performed(duo, name, tries * at_once, at_once, timeout_s)
     packets, count = _packets(duo.lab.r2) - before, tries * at_once
     cpu_ms = (many["cpu_s"] + other["cpu_s"]) / count * 1000
     median = share(alone["times_ms"] or [0.0], 0.5)
@@ -130,22 +143,54 @@ def _peer(duo: Duo, name: str, tries: int, at_once: int) -> Fared:
     return Fared(tries + count, ok, median, rate, cpu_ms, packets / count)
 
 
-def _performed(duo: Duo, name: str, count: int, at_once: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _performed(
+    duo: Duo, name: str, count: int, at_once: int, timeout_s: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What both programs said in the end, a's first."""
     lab = duo.lab
     with tempfile.TemporaryDirectory() as folder:
-        more = [f"{folder}/signalling", str(count), str(at_once), str(TIMEOUT_S)]
+        if name == "hyper":
+            command = ["node", str(_HYPER), str(_PACKAGES)]
+            more = [str(count), str(min(at_once, HYPER_AT_ONCE)), str(timeout_s), SERVER]
+            ends: dict[str, list[str]] = {"a": [], "b": []}
+        else:
+            command = [sys.executable, "-m", f"bench._peers.{name}"]
+            more = [f"{folder}/signalling", str(count), str(at_once), str(timeout_s)]
+            ends = {"a": [lab.a.address, lab.public_b, SERVER], "b": [lab.b.address, lab.public_a, SERVER]}
 
-        def start(host: Namespace, role: str, peer: str) -> subprocess.Popen[str]:
-            argv = [sys.executable, "-m", f"bench._peers.{name}", role, *more, host.address, peer, SERVER]
-            return host.popen(argv, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+        def start(host: Namespace, role: str) -> subprocess.Popen[str]:
+            argv = [*command, role, *more, *ends[role]]
+            return host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
 
-        b = start(lab.b, "b", lab.public_a)
+        b = start(lab.b, "b")
         assert b.stdout is not None
         b.stdout.readline()
-        a = start(lab.a, "a", lab.public_b)
-        said = [json.loads(program.communicate()[0]) for program in (a, b)]
+        said = [json.loads(program.communicate()[0]) for program in (start(lab.a, "a"), b)]
     return said[0], said[1]
+
+
+_HYPER = Path(__file__).parent / "_peers" / "hyper.js"
+
+
+def _install_hyper() -> str:
+    """Into the folder of peers; what is in the way, if anything is."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "there is no node and npm"
+    if not (_PACKAGES / "node_modules" / "hyperdht").is_dir():
+        _PACKAGES.mkdir(parents=True, exist_ok=True)
+        argv = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(_PACKAGES), "hyperdht"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"npm: {done.stderr.strip()[-200:]}"
+    return ""
+
+
+def _boot_hyper(duo: Duo) -> None:
+    argv = ["node", str(_HYPER), str(_PACKAGES), "boot", SERVER]
+    nodes = duo.lab.server.popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert nodes.stdout is not None
+    if not nodes.stdout.readline():
+        raise RuntimeError("hyperdht's own network did not start")
 
 
 def _packets(router: Namespace) -> int:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
-from punchd.words.effects import Clear, ClosePair, Connect, Effect, Resend, Tell
+from punchd.words.effects import Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
 from punchd.words.events import (
     ACK,
     BY_WINDOW,
@@ -356,6 +356,15 @@ class Pair:
             next(script)
         except StopIteration:
             self.script = None
+
+    def silence(self) -> None:
+        """End the script, and say no more to the peer: the kernel's repetitions die on their way, too."""
+        self.deadline = None
+        if self.script is not None:
+            self.script.close()
+            self.script = None
+            if self.fail_code is None:
+                self.do(SetTtl, ttl=self.hole)
 
     def close(self) -> None:
         """End the script; clear our NAT's mapping with a RST that dies on the way; let go of the port."""
