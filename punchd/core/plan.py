@@ -45,6 +45,9 @@ FIRES_UNASKED = 0.5
 LATE_AFTER_S = 1.5
 """How long after the notification's arrival the responder has begun the last row; core/responding.py."""
 
+EARLY_S = 0.1
+"""How long before the notification's arrival a packet leaves that is to come just after it: half a long round trip."""
+
 SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
 HOLES, PROBES = 256, 1024
 GUESSES = 256
@@ -93,6 +96,11 @@ class Times:
         half = self.patience_s * FIRES_UNASKED
         return half if self.side_s is None else min(half, self.side_s + LATE_AFTER_S)
 
+    @property
+    def timed_s(self) -> float:
+        """When it fires where that does no harm: so that it comes just after the notification, if one knows when."""
+        return 0.0 if self.side_s is None else max(0.0, self.side_s - EARLY_S)
+
 
 def choose(wanted: Iterable[str] | None, transport: str, able: frozenset[str]) -> tuple[list[str], dict[str, str]]:
     """The techniques that can run here, in order, and for each that can't the capabilities it lacks."""
@@ -127,7 +135,7 @@ def rows(
     if listed:
         plain = [Row(name, opening) for name in names for opening in _listed_openings(name)]
     else:
-        plain = again(_ordered(names, own.nat, peer.nat, late_s=times.late_s), tried)
+        plain = again(_ordered(names, own.nat, peer.nat, times), tried)
     if not plain:
         return []
     transport = TECHNIQUES[names[0]].transport
@@ -191,13 +199,13 @@ def _listed_openings(name: str) -> tuple[Opening, ...]:
     return (Opening.PRIMED, Opening.REFIRED) if name in _EITHER_WAY else (Opening.PRIMED,)
 
 
-def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, *, late_s: float) -> list[Row]:
+def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, times: Times) -> list[Row]:
     """Every technique in every opening that may help, the likeliest first."""
     calls = peer.forgives is False
     knocks = {name for name in names if TECHNIQUES[name].knocks}
     primed = [Row(name) for name in names if name not in knocks]
     late = [
-        Row(name, Opening.CALLED if calls and opening is Opening.REFIRED else opening, after_s=late_s)
+        Row(name, Opening.CALLED if calls and opening is Opening.REFIRED else opening, after_s=times.late_s)
         for turn in (Opening.REFIRED, Opening.CROSSED)
         for name in names
         for opening in _LATE.get(name, ())
@@ -206,17 +214,17 @@ def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, *, late_s: flo
     last = [Row(name) for name in names if name in knocks]
     told = [(row, *prospect(row, own, peer)) for row in primed + late + last]
     return [
-        replace(row, reason=reason, after_s=_patience(row, told_of, own, peer))
+        replace(row, reason=reason, after_s=_patience(row, told_of, own, peer, times))
         for wanted in (Prospect.PASSES, Prospect.OPEN, Prospect.FAILS)
         for row, told_of, reason in told
         if told_of is wanted
     ]
 
 
-def _patience(row: Row, told: Prospect, own: NatClass, peer: NatClass) -> float:
-    """A full-range packet that is known to do no harm, and to be needed, goes out at once."""
-    harmless = peer.drops_strays and peer.forgives
-    return 0.0 if told is Prospect.PASSES and harmless and own.outlives_icmp is False else row.after_s
+def _patience(row: Row, told: Prospect, own: NatClass, peer: NatClass, times: Times) -> float:
+    """A full-range packet that is known to do no harm, and to be needed, waits for nobody."""
+    harmless = row.after_s and peer.drops_strays and peer.forgives
+    return times.timed_s if told is Prospect.PASSES and harmless and own.outlives_icmp is False else row.after_s
 
 
 def _aimed(planned: Sequence[Row], own: View, peer: View, times: Times) -> list[Row]:
