@@ -148,7 +148,7 @@ def rows(
         met = _counted(transport, own, peer, times)
         holes, sources = mappings(met)
         own, peer = replace(own, taken=own.taken + holes), replace(peer, taken=peer.taken + sources * len(met))
-    return (met + _aimed(plain, own, peer, times))[:OFFERS_MAX]
+    return (met + _aimed(plain, own, peer))[:OFFERS_MAX]
 
 
 def again(planned: Sequence[Row], tried: int) -> list[Row]:
@@ -227,10 +227,11 @@ def _patience(row: Row, told: Prospect, own: NatClass, peer: NatClass, times: Ti
     return times.timed_s if told is Prospect.PASSES and harmless and own.outlives_icmp is False else row.after_s
 
 
-def _aimed(planned: Sequence[Row], own: View, peer: View, times: Times) -> list[Row]:
+def _aimed(planned: Sequence[Row], own: View, peer: View) -> list[Row]:
     """The rows with the ports that are known or guessed; mapped on both sides there is but one 4-tuple to try.
 
-    Our holes are opened in the order of the rows, the late ones last; the peer opens its own one row after the other.
+    A guess takes it that nobody else opens any: a busy NAT is for fans. Our holes are opened in the order of the rows,
+    the late ones last; the peer opens its own one row after the other.
     """
     if own.public_port and peer.public_port:
         planned = planned[:1]
@@ -239,9 +240,9 @@ def _aimed(planned: Sequence[Row], own: View, peer: View, times: Times) -> list[
     for place, row in enumerate(planned):
         seen, aim = own.public_port, peer.public_port
         if mine is not None:
-            seen = mine.port_of(mine.likely(at_ms=times.now_ms, own=own.taken + _turn(planned, place)))
+            seen = mine.port_of(own.taken + _turn(planned, place))
         if theirs is not None:
-            aim = theirs.port_of(theirs.likely(at_ms=times.heard_ms, own=peer.taken + place))
+            aim = theirs.port_of(peer.taken + place)
         found.append(replace(row, own_port=own.own_port, seen_port=seen, peer_port=peer.own_port, aim_port=aim))
     return found
 

@@ -71,11 +71,6 @@ class Course:
         offset = (offset + (rounds if abs(self.step) > 1 else 0)) % width
         return self.low + offset if rising else self.high - offset
 
-    def likely(self, *, at_ms: float, own: int = 0) -> int:
-        """The one turn that the next mapping made at that time, after `own` of ours, most likely takes."""
-        later_s = max(0.0, at_ms - self.at_ms) / 1000
-        return own + (int(self.foreign / self.past_s * later_s) if self.past_s else 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
