@@ -133,12 +133,12 @@ def rows(
     """
     own, peer, times = own or View(), peer or View(), times or Times()
     if listed:
-        plain = [Row(name, opening) for name in names for opening in _listed_openings(name)]
+        plain = [row for name in names for row in _listed(name, own, peer, times)]
     else:
         plain = again(_ordered(names, own.nat, peer.nat, times), tried)
     if not plain:
         return []
-    transport = TECHNIQUES[names[0]].transport
+    transport = names[0].partition("-")[0]
     habits = habit(own), habit(peer)
     met: list[Row] = []
     if fans and not listed and Habit.DRAWS in habits:
@@ -195,8 +195,30 @@ def draw(row: Row, ports: Ports) -> Candidate:
     return Candidate(offer, own, row.aim_port or peer, row.after_s)
 
 
-def _listed_openings(name: str) -> tuple[Opening, ...]:
-    return (Opening.PRIMED, Opening.REFIRED) if name in _EITHER_WAY else (Opening.PRIMED,)
+def own_random(handshake: bool = False) -> Lanes:
+    """Our NAT draws its ports: many of ours aim at one of the peer's, which aims at many of our NAT's."""
+    return Lanes(Spread(0, HOLES), Spread(0, PROBES), Spread(0), Spread(0), handshake)
+
+
+def peers_random(handshake: bool = False) -> Lanes:
+    """The peer's NAT does."""
+    return Lanes(Spread(0), Spread(0), Spread(0, HOLES), Spread(0, PROBES), handshake)
+
+
+def _listed(name: str, own: View, peer: View, times: Times) -> list[Row]:
+    """The rows of a technique that the caller named, however it opens; of a fan, whichever NAT it is there for."""
+    if name not in _FANS.values():
+        return [
+            Row(name, opening) for opening in (Opening.PRIMED, *((Opening.REFIRED,) if name in _EITHER_WAY else ()))
+        ]
+    transport = name.partition("-")[0]
+    habits = {habit(own), habit(peer)}
+    if Habit.DRAWS in habits:
+        return _drawn(transport, own, peer, times, again=False)
+    if Habit.COUNTS in habits:
+        return _counted(transport, own, peer, times)
+    shakes = _shakes(transport, own.nat, peer.nat)
+    return [Row(name, lanes=lanes) for shake in shakes for lanes in (own_random(shake), peers_random(shake))]
 
 
 def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, times: Times) -> list[Row]:
@@ -243,7 +265,11 @@ def _aimed(planned: Sequence[Row], own: View, peer: View) -> list[Row]:
             seen = mine.port_of(own.taken + _turn(planned, place))
         if theirs is not None:
             aim = theirs.port_of(peer.taken + place)
-        found.append(replace(row, own_port=own.own_port, seen_port=seen, peer_port=peer.own_port, aim_port=aim))
+        found.append(
+            row
+            if row.lanes
+            else replace(row, own_port=own.own_port, seen_port=seen, peer_port=peer.own_port, aim_port=aim)
+        )
     return found
 
 
@@ -265,7 +291,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     taken = [own.taken, peer.taken]
     for shakes in _shakes(transport, own.nat, peer.nat):
         lanes = Lanes(
-            _sole(own.own_port), _sole(own.public_port), _sole(peer.own_port), _sole(peer.public_port), shakes
+            Spread(own.own_port), Spread(own.public_port), Spread(peer.own_port), Spread(peer.public_port), shakes
         )
         if mine is not None:
             where = predict.window(mine, at_ms=times.now_ms, own=taken[0])
@@ -287,16 +313,16 @@ def _drawn(transport: str, own: View, peer: View, times: Times, *, again: bool) 
     All but one of the peer's packets from many ports are strays to our NAT. Unless that is known to forgive them, we
     are called and probe ourselves; `again`, when this has failed, they come.
     """
-    holes, probes = Spread(0, HOLES), Spread(0, PROBES)
     hopeless = habit(own) is not Habit.KEEPS and habit(peer) in (Habit.DRAWS, Habit.COUNTS) and not own.public_port
     if hopeless:
-        whose, lanes = "both sides' ports change: a few in a thousand", Lanes(holes, _sole(0), holes, _sole(0))
+        holes = Spread(0, HOLES)
+        whose, lanes = "both sides' ports change: a few in a thousand", Lanes(holes, Spread(0), holes, Spread(0))
     elif habit(own) is Habit.DRAWS:
         whose = "our ports are drawn: the peer meets them by chance"
-        lanes = Lanes(holes, probes, _sole(peer.own_port), _sole(peer.public_port))
+        lanes = replace(own_random(), peers=Spread(peer.own_port), aims=Spread(peer.public_port))
     else:
         whose = "the peer's ports are drawn: we meet them by chance"
-        lanes = Lanes(_sole(own.own_port), _sole(own.public_port), holes, probes)
+        lanes = replace(peers_random(), own=Spread(own.own_port), seen=Spread(own.public_port))
     forgiven = own.nat.forgives or (again and own.nat.forgives is None)
     called = own.nat.outlives_icmp is False or (lanes.peers.count > 1 and not forgiven)
     openings = (Opening.CALLED,) if called else (Opening.PRIMED, Opening.CALLED)
@@ -319,10 +345,6 @@ def _holes(row: Row) -> bool:
     """Whether it opens a hole at our NAT before the notification leaves."""
     known = TECHNIQUES.get(row.technique)  # a fan is planned for builds that have none, too
     return row.opening is Opening.PRIMED and not (known is not None and known.knocks)
-
-
-def _sole(port: int) -> Spread:
-    return Spread(port)
 
 
 def _course(side: View) -> predict.Course | None:

@@ -162,6 +162,17 @@ def test_the_callers_list_is_left_alone() -> None:
     assert {0.0} == {row.after_s for row in rows}
 
 
+def test_a_listed_fan_serves_either_nat() -> None:
+    """Unless a class says which of the two it is."""
+    rows = plan.rows(["udp-birthday"], listed=True)
+    assert [plan.own_random(), plan.peers_random()] == [row.lanes for row in rows]
+    assert 4 == len(plan.rows(["tcp-birthday"], listed=True))
+    rows = plan.rows(["udp-birthday"], listed=True, own=known("random"), peer=known("linux"), times=HARMLESS)
+    assert {plan.own_random()} == {row.lanes for row in rows}
+    rows = plan.rows(["udp-birthday"], listed=True, own=counting(), times=HARMLESS)
+    assert [1] == [row.lanes.own.count for row in rows if row.lanes]
+
+
 def test_a_mapping_that_is_known_is_aimed_at() -> None:
     """A NAT that keeps no ports but one mapping for all destinations."""
     mapped = View(NatClass(Dependence.INDEPENDENT), own_port=22000, public_port=40000)
