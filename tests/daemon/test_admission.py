@@ -86,6 +86,9 @@ def test_a_retry_within_a_minute_begins_elsewhere() -> None:
     """And a success makes the first way the first again; users know nothing of each other."""
     gate = admission()
     first = gate.initiating(request(), UID)
+    listed = gate.initiating(request(techniques=("udp",)), UID)
+    gate.ended(UID, listed, ok=False)
+    assert first.rows == gate.initiating(request(), UID).rows
     gate.ended(UID, first, ok=False)
     again = gate.initiating(request(), UID)
     assert [Opening.PRIMED, Opening.REFIRED] == [first.rows[0].opening, again.rows[0].opening]
