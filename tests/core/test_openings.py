@@ -26,7 +26,7 @@ from acts import (
 from punchd.core.initiating import Initiating
 from punchd.core.pair import INSIST_S, Terms
 from punchd.core.ports import Ports
-from punchd.core.responding import Responding
+from punchd.core.responding import CROSS_S, LATE_S, Responding
 from punchd.lab.model import World
 from punchd.words.effects import CallBack, Connect, Effect, HandOver, Listen, Notify, OpenPair, Resend, Tell
 from punchd.words.events import (
@@ -36,6 +36,7 @@ from punchd.words.events import (
     Connected,
     DeadlinePassed,
     EffectFailed,
+    Settled,
     Signal,
     SignalSeen,
 )
@@ -53,11 +54,11 @@ def initiating(*rows: Row) -> Initiating:
     )  # fmt: skip
 
 
-def responding(*offers: Offer, blind: bool = False) -> Responding:
+def responding(*offers: Offer, blind: bool = False, in_turn: bool = False) -> Responding:
     transport = offers[0].technique.partition("-")[0]
     return Responding(
         terms=Terms(False, NONCE, blind=blind), local="10.0.2.2",
-        notification=Notification(NONCE, A, B, transport, offers),
+        notification=Notification(NONCE, A, B, transport, offers, in_turn),
         runnable=frozenset(offer.technique for offer in offers), ports=Ports(random.Random(2)), timeout_s=10.0, now=0.0,
     )  # fmt: skip
 
@@ -182,15 +183,52 @@ def test_a_listener_proves_itself_by_the_answer_alone() -> None:
 
 def test_a_responder_that_waits_for_a_call_says_that_it_is_ready() -> None:
     """One second message, which names the offer by its place in the notification."""
-    attempt = responding(offered("tcp-simopen", PRIMED), offered("tcp-midstream", CALLED))
+    attempt = responding(offered("tcp-simopen", PRIMED), offered("tcp-midstream", CALLED), in_turn=True)
     effects = attempt.begin()
     assert [CallBack(SecondMessage(NONCE, (Ready(1),)))] == those(CallBack, effects)
 
 
 def test_a_way_that_waits_takes_no_turn_of_its_own() -> None:
     """The initiator is the slow one there; the responder's next technique need not wait as well."""
-    attempt = responding(offered("tcp-direct", PRIMED), offered("tcp-direct", REFIRED), offered("tcp-simopen", PRIMED))
+    attempt = responding(
+        offered("tcp-direct", PRIMED), offered("tcp-direct", REFIRED), offered("tcp-simopen", PRIMED), in_turn=True
+    )
     assert [0, 1] == [opened.pair for opened in those(OpenPair, attempt.begin())]
+
+
+def test_what_waits_in_auto_comes_after_all_else_had_its_chance_and_calls() -> None:
+    """A call that is not needed costs a message of the side channel; one that is needed names all that wait."""
+    attempt = responding(
+        offered("tcp-simopen", PRIMED), offered("tcp-simopen", REFIRED), offered("tcp-midstream", REFIRED)
+    )
+    assert [] == those(CallBack, attempt.begin())
+    assert [] == attempt.step(DeadlinePassed(), LATE_S - 0.01)
+    effects = attempt.step(DeadlinePassed(), LATE_S)
+    assert [CallBack(SecondMessage(NONCE, (Ready(1), Ready(2))))] == those(CallBack, effects)
+
+
+def test_a_responder_fires_last_where_the_initiator_may_have_no_hole() -> None:
+    """It is a stray there, and what was primed may just be about to succeed."""
+    attempt = responding(offered("udp", PRIMED), offered("udp", REFIRED), offered("udp", CROSSED))
+    attempt.begin()
+    assert [(Signal.FIRE, HOLE)] == told(attempt.step(DeadlinePassed(), LATE_S))[-1:]
+    late = attempt.step(DeadlinePassed(), LATE_S + CROSS_S)
+    assert (Signal.FIRE, None) in told(late)
+    assert [CallBack(SecondMessage(NONCE, (Ready(2),)))] == those(CallBack, late)
+
+
+@pytest.mark.parametrize("technique", ["tcp-simopen", "tcp-midstream", "udp"])
+def test_who_bides_his_time_fires_when_called_or_when_it_is_over(technique: str) -> None:
+    """Unasked, a full-range packet may be what a NAT punishes; a second message may never come."""
+    for called in (True, False):
+        attempt = initiating(Row(technique, REFIRED, after_s=5.0))
+        assert 1 == len(those(Notify, [*attempt.begin(), *attempt.step(Settled(), 0.0)]))
+        assert [] == [*those(Connect, attempt.step(DeadlinePassed(), 4.9)), *told(attempt.step(DeadlinePassed(), 4.9))]
+        if called:
+            effects = attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0),))), 4.9)
+        else:
+            effects = attempt.step(DeadlinePassed(), 5.0)
+        assert 1 == len([*those(Connect, effects), *told(effects)])
 
 
 def test_a_blind_responder_leaves_out_what_needs_eyes() -> None:

@@ -23,7 +23,7 @@ from punchd.core.pair import (
     signal,
 )
 from punchd.words.effects import Abort, Connect, Resend, SetTtl
-from punchd.words.events import SYN, SYN_ACK, Called, SegmentSeen, Signal
+from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 from punchd.words.notification import Opening
 
 NAME = "tcp-simopen"
@@ -72,9 +72,7 @@ def reaching(pair: Pair) -> Script:
         if pair.own_syn is not None:
             pair.do(Resend, pair.own_syn.segment)
 
-    if pair.offer.opening is Opening.CALLED:
-        pair.say_primed()
-        yield from pair.until(lambda event: isinstance(event, Called))
+    yield from pair.bides(never)
     pair.do(Connect, ttl=None, stubborn=True)
     pair.say_primed()
     yield from pair.insist(lambda _: pair.connected and pair.evidence.peer_syn_ack, again)
