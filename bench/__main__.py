@@ -1,29 +1,61 @@
-"""./dev bench [NAME ...]: runs the named measurements, or says which there are.
-Measures nothing itself: one file per question lies beside it."""
+"""./dev bench [NAME ...] [--json FILE] [--quick] [--check]: runs the named measurements, or all.
+Measures nothing itself: one file per question lies beside it, and _frame.py says what such a file looks like."""
 
-import runpy
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+from bench import _frame
+
+FOLDER = Path(__file__).parent
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
-def main() -> None:
-    wanted = [word for word in sys.argv[1:] if not word.startswith("-")]
-    unknown = [name for name in wanted if name not in NAMES]
-    if unknown or not wanted:
-        for name in unknown:
-            print(f"bench: there is no {name!r}", file=sys.stderr)
-        print("usage: ./dev bench NAME ...\n")
+def main() -> int:
+    options = _options()
+    unknown = [name for name in options.names if name not in NAMES]
+    if unknown:
+        print(f"bench: there is no {', '.join(map(repr, unknown))}; ./dev bench --list", file=sys.stderr)
+        return 2
+    if options.list:
         for name in NAMES:
-            first = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8").split("\n", 1)[0]
-            print(f"  {name:<14} {first.strip(chr(34))}")
-        sys.exit(2 if unknown else 0)
-    options = [word for word in sys.argv[1:] if word.startswith("-")]
-    for name in wanted:
-        sys.argv = [name, *options]
-        runpy.run_module(f"bench.{name}", run_name="__main__")
+            first = (FOLDER / f"{name}.py").read_text(encoding="utf-8").split("\n", 1)[0]
+            print(f"{name:<12} {first.strip(chr(34))}")
+        return 0
+    said: list[dict[str, Any]] = []
+    broken = []
+    for name in options.names or NAMES:
+        try:
+            said.append(_frame.perform(name, importlib.import_module(f"bench.{name}").run, quick=options.quick))
+        except Exception:  # the others are still worth their time
+            traceback.print_exc()
+            broken.append(name)
+    if options.json:
+        Path(options.json).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    for name in broken:
+        print(f"bench: {name} broke, see above", file=sys.stderr)
+    missed = [f"{one['bench']}: {f['figure']}" for one in said for f in one["figures"] if f["met"] is False]
+    if options.check:
+        for name in missed:
+            print(f"bench: missed: {name}", file=sys.stderr)
+    return 1 if broken or (options.check and missed) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev bench", description="Measurements, one per question.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; without one, all")
+    parser.add_argument("--json", metavar="FILE", help="write what the last lines say to this file as well")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, no plots; minutes for all")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument("--list", action="store_true", help="which measurements there are")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

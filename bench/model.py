@@ -3,18 +3,17 @@ Opens no socket; the time is this machine's, the runs are virtual."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import time
+from functools import partial
 
+from bench._frame import Figure, Progress, Report, interleaved
 from punchd.lab.model import World
 
 TECHNIQUES = ("tcp-simopen", "tcp-midstream", "udp", "auto")
 
 
-def measure(technique: str, runs: int) -> float:
-    """Attempts a second, through two Linux NATs, without the applications' first words."""
+def attempts_a_second(technique: str, runs: int) -> float:
+    """Through two Linux NATs, without the applications' first words."""
     names = None if technique == "auto" else [technique]
     transport = "udp" if technique == "udp" else "tcp"
     begin = time.perf_counter()
@@ -25,16 +24,7 @@ def measure(technique: str, runs: int) -> float:
     return runs / (time.perf_counter() - begin)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=2000)
-    runs = parser.parse_args().runs
-    rows = [{"technique": name, "attempts_per_s": round(measure(name, runs))} for name in TECHNIQUES]
-    print(f"{'technique':<15} {'attempts/s':>10}")
-    for row in rows:
-        print(f"{row['technique']:<15} {row['attempts_per_s']:>10}")
-    print(json.dumps({"bench": "model", "kernel": os.uname().release, "runs": runs, "rows": rows}))
-
-
-if __name__ == "__main__":
-    main()
+def run(*, quick: bool, progress: Progress) -> Report:
+    runs = 200 if quick else 2000
+    rounds = interleaved(5, {name: partial(attempts_a_second, name, runs) for name in TECHNIQUES}, progress)
+    return Report([Figure.of(name, rates, "1/s") for name, rates in rounds.items()], conditions={"runs": runs})

@@ -4,13 +4,15 @@ It measures in a veth pair of its own and leaves nothing; the answer is docs/dec
     ./dev bench ring_wakeup
 """
 
-import argparse
-import json
+from __future__ import annotations
+
 import os
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from bench._frame import Figure, Progress, Report, number, share
 
 RINGS = {"V2": ("2", "4096"), "V3, 4 KiB blocks": ("3", "4096"), "V3, 64 KiB blocks": ("3", "65536")}
 SENDER = """
@@ -23,7 +25,7 @@ for _ in range({bursts}):
 """
 
 
-def run(near: str, far: str, program: Path, *, ring: tuple[str, str], size: int, frames: int) -> list[int]:
+def run_once(near: str, far: str, program: Path, *, ring: tuple[str, str], size: int, frames: int) -> list[int]:
     """Latencies in ns of so many frames, sent in bursts of this size."""
     reader = subprocess.Popen(
         ["ip", "netns", "exec", far, program, *ring, str(frames)],
@@ -37,28 +39,19 @@ def run(near: str, far: str, program: Path, *, ring: tuple[str, str], size: int,
     return sorted(int(line) for line in out.split())
 
 
-def measure(near: str, far: str, program: Path, frames: int) -> list[dict[str, object]]:
-    rows = []
+def run_in(near: str, far: str, program: Path, frames: int, progress: Progress) -> list[Figure]:
+    figures = []
     for size in (1, 64):
         for name, ring in RINGS.items():
-            ns = run(near, far, program, ring=ring, size=size, frames=frames)
-            rows.append(
-                {
-                    "ring": name,
-                    "burst": size,
-                    "frames": len(ns),
-                    "median_us": round(ns[len(ns) // 2] / 1000, 1),
-                    "p99_us": round(ns[len(ns) * 99 // 100] / 1000, 1),
-                    "worst_us": round(ns[-1] / 1000, 1),
-                }
-            )
-    return rows
+            us = [ns / 1000 for ns in run_once(near, far, program, ring=ring, size=size, frames=frames)]
+            worst = f"p99 {number(share(us, 0.99))} us, {len(us)} frames"
+            figures.append(Figure(f"{name}, burst {size}", share(us, 0.5), "us", (us[0], us[-1]), note=worst))
+            progress(f"{name}, burst {size}: {number(share(us, 0.5))} us")
+    return figures
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=640)
-    frames = parser.parse_args().frames
+def run(*, quick: bool, progress: Progress) -> Report:
+    frames = 128 if quick else 640
     near, far = f"pdc{os.getpid()}-x", f"pdc{os.getpid()}-y"
     setup = [
         f"netns add {near}", f"netns add {far}",
@@ -74,18 +67,7 @@ def main() -> None:
             for line in setup:
                 subprocess.run(["ip", *line.split()], check=True)
             time.sleep(0.2)
-            rows = measure(near, far, program, frames)
+            return Report(run_in(near, far, program, frames, progress), conditions={"frames": frames})
         finally:
             for name in (near, far):
                 subprocess.run(["ip", "netns", "del", name], check=False)
-    print(f"{'ring':<18} {'burst':>5} {'frames':>6} {'median us':>10} {'p99 us':>9} {'worst us':>9}")
-    for row in rows:
-        print(
-            f"{row['ring']:<18} {row['burst']:>5} {row['frames']:>6} "
-            f"{row['median_us']:>10} {row['p99_us']:>9} {row['worst_us']:>9}"
-        )
-    print(json.dumps({"bench": "ring_wakeup", "kernel": os.uname().release, "rows": rows}))
-
-
-if __name__ == "__main__":
-    main()

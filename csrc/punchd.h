@@ -80,6 +80,14 @@ struct punchd_segment {
 	struct punchd_options options;
 };
 
+/* How one segment of a spray differs from the others; ports in host order. */
+struct punchd_shot {
+	uint32_t seq;
+	uint32_t ack;
+	uint16_t src_port;
+	uint16_t dst_port;
+};
+
 /* An ICMP error and the packet it quotes, as its receiver sees it. */
 struct punchd_quote {
 	uint8_t sender[16];
@@ -151,6 +159,18 @@ int punchd_segment_build(const struct punchd_segment *seg,
 int punchd_segment_build_many(const struct punchd_segment *segs, size_t n,
 			      uint8_t *out, size_t out_len, size_t stride,
 			      uint16_t *lens);
+
+/**
+ * punchd_segment_spray() - One segment many times, but for ports and numbers
+ * @seg:	as for punchd_segment_build(); its own ports and numbers are
+ *		not looked at
+ * @shots, @n:	what goes in their place
+ * @out, @out_len: the caller's buffer; segments lie in it without gaps
+ * Return: bytes of each segment, or the status of @seg, NO_ROOM
+ */
+int punchd_segment_spray(const struct punchd_segment *seg,
+			 const struct punchd_shot *shots, size_t n,
+			 uint8_t *out, size_t out_len);
 
 /**
  * punchd_segment_parse() - Read the headers of a TCP segment
@@ -282,6 +302,16 @@ int punchd_ring_open(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 		     uint32_t frames, struct punchd_ring **out);
 
 /**
+ * punchd_ring_sift() - Let the kernel pass over incoming foreign segments
+ * @ring:	fresh
+ * @flows:	outlives the ring, whose sieve hears of its changes
+ *
+ * Needs CAP_BPF. Without it they wake the reader, and the drain passes over.
+ * Return: 0 or a negative errno, nothing changed
+ */
+int punchd_ring_sift(struct punchd_ring *ring, struct punchd_flows *flows);
+
+/**
  * punchd_ring_close() - Close and free a ring
  * @ring:	of punchd_ring_open(), or NULL
  */
@@ -350,6 +380,15 @@ int punchd_send_burst(int fd, const uint8_t *bytes, size_t bytes_len,
  * Return: as punchd_send_burst(), or a punchd_status of the first one
  */
 int punchd_send_segments(int fd, const struct punchd_segment *segs, size_t n);
+
+/**
+ * punchd_send_spray() - Build a spray and send it in one go
+ * @fd:		of punchd_raw_open()
+ * @seg, @shots, @n: as for punchd_segment_spray()
+ * Return: as punchd_send_burst(), or the punchd_status of @seg
+ */
+int punchd_send_spray(int fd, const struct punchd_segment *seg,
+		      const struct punchd_shot *shots, size_t n);
 
 /**
  * punchd_filter_attach() - Attach a program, in place of an earlier one

@@ -110,6 +110,27 @@ def build(segment: Segment) -> bytes:
     return bytes(ffi.buffer(out, _check(lib.punchd_segment_build(c, out, _SEGMENT_MAX), "segment_build")))
 
 
+class Shots:
+    """Ports and numbers of many segments that are alike otherwise: made once, sent as often as wished."""
+
+    __slots__ = ("c",)
+
+    def __init__(self, shots: Sequence[tuple[int, int, int, int]]) -> None:
+        """Each is (sequence number, acknowledged, source port, destination port)."""
+        self.c: Any = ffi.new("struct punchd_shot[]", shots)
+
+    def __len__(self) -> int:
+        return len(self.c)
+
+
+def spray(segment: Segment, shots: Shots, out: bytearray) -> int:
+    """Write the segments into `out` one behind the other; how many bytes each has. Ports and numbers of `segment`
+    itself are not looked at."""
+    c = ffi.new("struct punchd_segment *")
+    _fill_segment(c, segment)
+    return _check(lib.punchd_segment_spray(c, shots.c, len(shots), ffi.from_buffer(out), len(out)), "segment_spray")
+
+
 def parse(data: bytes | bytearray | memoryview) -> Segment:
     """What an IP packet says, if it is a TCP segment whose headers are whole."""
     c = ffi.new("struct punchd_segment *")
@@ -166,17 +187,28 @@ class Flows:
         return lib.punchd_flows_count(self.c)
 
 
-class Ring:
-    """The capture ring of the whole daemon. Readable while frames wait; drain() empties it."""
+RING_FRAMES = 16384
+"""4 MiB: with 4096 a flood of own SYNs at 300 000 a second lost some whenever the reader waited for a core."""
 
-    __slots__ = ("_c", "_flows", "_records", "_rounds")
+
+class Ring:
+    """The capture ring of the whole daemon. Readable while frames wait; drain() empties it.
+
+    `sifts`: foreign segments wake nobody, for the kernel looks at the flows itself. It takes CAP_BPF; without it
+    the drain passes them over.
+    """
+
+    __slots__ = ("_c", "_flows", "_records", "_rounds", "sifts")
     _BATCH = 256
 
-    def __init__(self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = 4096) -> None:
+    def __init__(
+        self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = RING_FRAMES, sift: bool = True
+    ) -> None:
         out = ffi.new("struct punchd_ring **")
         _check(lib.punchd_ring_open(port_lo, port_hi, hole_ttl, frames, out), "ring_open")
         self._c: Any = out[0]
         self._flows = flows
+        self.sifts = sift and lib.punchd_ring_sift(self._c, flows.c) == 0
         self._records: Any = ffi.new("struct punchd_record[]", self._BATCH)
         self._rounds = frames // self._BATCH + 1
 
@@ -239,6 +271,14 @@ class RawSender:
         if len(crafted) == len(segments):
             return self._send_crafted(crafted)
         return self._send_raw([build(item) if isinstance(item, Segment) else item for item in segments])
+
+    def spray(self, segment: Segment, shots: Shots) -> int:
+        """Send one segment with each of these ports and numbers; how many left, as for send()."""
+        if self._fd < 0:
+            raise ValueError("the sender is closed")
+        c = ffi.new("struct punchd_segment *")
+        _fill_segment(c, segment)
+        return _check(lib.punchd_send_spray(self._fd, c, shots.c, len(shots)), "send_spray")
 
     def _send_crafted(self, segments: list[Segment]) -> int:
         structs = ffi.new("struct punchd_segment[]", len(segments))

@@ -143,6 +143,24 @@ class TestSegments:
             except ValueError:
                 pass
 
+    @given(made, st.lists(st.tuples(u32, u32, u16, u16), min_size=1, max_size=5))
+    def test_a_spray_is_its_segments_built_one_by_one(self, segment: Segment, shots: list[tuple[int, ...]]) -> None:
+        """A thousand probes are made from one template; each must be the packet that it would be alone."""
+        alone = [
+            build(replace(segment, seq=seq, ack=ack, src_port=src_port, dst_port=dst_port))
+            for seq, ack, src_port, dst_port in shots
+        ]
+        out = bytearray(120 * len(shots))
+        step = native.spray(segment, native.Shots(shots), out)
+        assert alone == [bytes(out[i * step : (i + 1) * step]) for i in range(len(shots))]
+
+    def test_a_spray_into_too_little_room_writes_nothing(self) -> None:
+        """The buffer is the caller's: one byte beyond it is somebody else's."""
+        out = bytearray(79)
+        with pytest.raises(ValueError, match="room"):
+            native.spray(PLAIN, native.Shots([(1, 2, 3, 4)] * 2), out)
+        assert bytes(79) == bytes(out)
+
     @given(made, st.integers(0, 119), u8)
     def test_one_altered_byte_never_passes_for_something_unbuildable(self, seg: Segment, at: int, new: int) -> None:
         """What parses without payload can be built again: no field escapes its range."""
