@@ -8,6 +8,7 @@ from dataclasses import replace
 from punchd.core import verdict
 from punchd.core.attempt import Attempt, State
 from punchd.core.pair import Pair, ScriptEvent, Terms
+from punchd.core.plan import meet
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.effects import CallBack, Effect, HandOver
@@ -56,7 +57,8 @@ class Responding(Attempt):
             state=State.FIRING,
         )
         self.notification, self.runnable, self._ports = notification, runnable, ports
-        self._serial = notification.blind or terms.blind
+        # datagrams need no eyes: their signals are their own
+        self._serial = (notification.blind or terms.blind) and notification.transport == "tcp"
         self._offers = [
             (place, offer)
             for place, offer in enumerate(notification.offers)
@@ -94,7 +96,7 @@ class Responding(Attempt):
         self._next_at = self.now + self._pause_s
         while True:
             place, offer = self._offers.pop(0)
-            pair = self._start(Candidate(offer, offer.responder_port, offer.initiator_port))
+            pair = self._start(meet(offer, self._ports))
             self._places[pair.index] = place
             self._call(pair)
             self._report("trying", pair)
@@ -133,6 +135,7 @@ class Responding(Attempt):
         if self.state is State.LINGERING:
             return
         for pair in self.pairs:
+            self._call(pair)
             if pair.proven and not pair.closed and pair.fail_code is None:
                 self._choose(pair)
                 return
@@ -147,7 +150,7 @@ class Responding(Attempt):
         self._close_others(pair)
         self._offers.clear()
         pair.committed = True
-        for _ in range(UDP_COMMITS if pair.offer.technique == "udp" else 1):
+        for _ in range(1 if pair.stream else UDP_COMMITS):
             pair.tell(Signal.COMMIT)
         self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=self._punched(pair)))
         self.told = True

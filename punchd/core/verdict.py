@@ -80,7 +80,7 @@ def failure(pairs: Sequence[Pair]) -> Failed:
 def _cause(pair: Pair, code: str) -> dict[str, object]:
     seen = pair.evidence
     cause: dict[str, object] = {"code": code, "peer_heard": seen.heard()}
-    if not pair.blind and pair.offer.technique != "udp":
+    if not pair.blind and pair.stream:
         cause["own_syn_left"] = seen.own_syn
         cause["own_syn_ack_left"] = seen.own_syn_ack
     if seen.rst_ttl is not None:

@@ -25,6 +25,7 @@ from punchd.lab.model_peer import Daemon, HandedOver
 from punchd.words.events import CallHeard, Cancelled
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.plan import Row
 
 PUBLIC = ("203.0.113.2", "198.51.100.2")
 PRIVATE = ("10.0.1.2", "10.0.2.2")
@@ -81,6 +82,7 @@ class World:
 
     kind_a, _b     names as the kernel lab takes them, or kinds from the host outwards
     techniques     names in order, or None for auto
+    rows           the plan itself, instead
     side_delay_ms  of the side channel, one way; None: the notification is never carried
     side_repeat    how often the notification arrives
     calls_back     whether the applications carry a second message
@@ -91,7 +93,8 @@ class World:
     """
 
     def __init__(
-        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None, transport: str = "tcp",
+        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None, rows: Sequence[Row] = (),
+        transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
         wake_ms: float = 0.0,
@@ -124,7 +127,9 @@ class World:
             )
             for kernel, faults in zip(kernels, (faults_a, faults_b), strict=True)
         )  # fmt: skip
-        self._techniques, missing = plan.choose(techniques, transport, self._able(0))
+        names = [row.technique for row in rows] or techniques
+        self._techniques, missing = plan.choose(names, transport, self._able(0))
+        self._rows = rows or plan.rows(self._techniques, listed=techniques is not None)
         if not self._techniques:
             raise ValueError(f"nothing can run: {missing}")
         self._in_turn, self._early = techniques is not None, early
@@ -154,7 +159,7 @@ class World:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
             local=self._local[0], public=PUBLIC[0], remote=PUBLIC[1],
-            rows=plan.rows(self._techniques, listed=self._in_turn),
+            rows=self._rows,
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip

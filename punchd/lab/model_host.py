@@ -29,7 +29,7 @@ from punchd.lab.model_net import (
     Segment,
     refusal,
 )  # fmt: skip
-from punchd.words.events import ACK, RST, SYN, WINDOWS, Signal
+from punchd.words.events import ACK, RST, SYN, WINDOWS
 
 FULL_TTL = 64
 WINDOW = 64240
@@ -433,7 +433,7 @@ def _keeps_incoming(packet: Packet) -> bool:
     return isinstance(packet, IcmpError)
 
 
-_SIGNALS = frozenset(window for signal, window in WINDOWS.items() if signal is not Signal.PRIME)
+_SIGNALS = frozenset(WINDOWS.values())
 _HEADERS = struct.Struct("!HHIIBH")
 
 

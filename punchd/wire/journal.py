@@ -27,7 +27,7 @@ EVENTS: Final[dict[str, type[Any]]] = {
     word.__name__: word
     for word in (
         events.SegmentSeen, events.SignalSeen, events.Connected, events.Readable, events.SocketFailed,
-        events.IcmpSeen, events.EffectFailed, events.CallHeard, events.Called, events.Cancelled,
+        events.IcmpSeen, events.EffectFailed, events.Withheld, events.CallHeard, events.Called, events.Cancelled,
         events.Settled, events.DeadlinePassed,
     )
 }  # fmt: skip

@@ -31,6 +31,7 @@ from punchd.words.nat import STEP_MAX
 from punchd.words.notification import (
     NONCE_LEN,
     OFFERS_MAX,
+    SOURCES_MAX,
     SPREAD_MAX,
     Fan,
     Notification,
@@ -230,6 +231,8 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
     if how & _FAN:
         targets, offset = _decode_spread(body, offset)
         sources, offset = _decode_spread(body, offset)
+        if sources.count > SOURCES_MAX:
+            raise _broken(f"its fan wants {sources.count} ports of ours; {SOURCES_MAX} are allowed")
         fan = Fan(targets, sources, bool(how & _HANDSHAKE))
     elif own < _LOWEST_PORT or peer < _LOWEST_PORT:
         raise PeerError(Code.PORT_REFUSED, f"the notification names a port below {_LOWEST_PORT}")

@@ -54,6 +54,8 @@ class SegmentSeen:
     window_scale: int | None = None
     sack_permitted: bool = False
     timestamp: int | None = None
+    local_port: int = 0
+    remote_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class SignalSeen:
 
     pair: int
     signal: Signal
+    local_port: int = 0
+    remote_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,14 @@ class EffectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """The budget (core/budget.py) refused a burst, and nothing of it was sent; it may have what it takes by then."""
+
+    pair: int
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Called:
     """The peer's second message came: it is ready for this pair."""
 
@@ -137,7 +149,7 @@ class DeadlinePassed:
     """The time the machine named in `deadline` has come."""
 
 
-PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed | Called
+PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed | Withheld | Called
 Event = PairEvent | CallHeard | Cancelled | Settled | DeadlinePassed
 
 WINDOWS = {Signal.FIRE: 20550, Signal.ANSWER: 20545, Signal.COMMIT: 20547, Signal.PRIME: 20560}

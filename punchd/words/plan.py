@@ -44,8 +44,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An offer, and what only this side needs to know of it: the port that it opens, and the one that it aims at."""
+    """An offer, and what only this side needs to know of it: the port that it opens, and the one that it aims at.
+
+    own, aims  of a fan: the ports instead, 0 standing for what `seed` draws
+    """
 
     offer: Offer
     own_port: int
     aim_port: int
+    own: Spread | None = None
+    aims: Spread | None = None
+    seed: int = 0
