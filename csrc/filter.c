@@ -150,7 +150,9 @@ int punchd_filter_ring(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 	/* the other punchd answers */
 	{ NEXT, IF_EQ, PUNCHD_WINDOW_ANSWER, PASS, NEXT },
 	/* the other punchd commits */
-	{ NEXT, IF_EQ, PUNCHD_WINDOW_COMMIT, PASS, DROP },
+	{ NEXT, IF_EQ, PUNCHD_WINDOW_COMMIT, PASS, NEXT },
+	/* the other punchd primes all the way */
+	{ NEXT, IF_EQ, PUNCHD_WINDOW_PRIME, PASS, DROP },
 
 	/* A = protocol of what goes out */
 	{ OUTGOING, LOAD8_AT, IPV4(protocol), NEXT, NEXT },

@@ -11,21 +11,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from punchd.core.attempt import Attempt
+from punchd.core.budget import Budget
+from punchd.daemon.fans import Fans
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
+from punchd.daemon.run import Caller, Journal, Run
 from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.errors import Code
-from punchd.words.notification import Notification, SecondMessage
-from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.outcomes import Failed, Punched
 
 log: Any = structlog.get_logger()
 
@@ -38,56 +39,27 @@ _LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOS
 _TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}
 
 
-class Caller(Protocol):
-    """Who is told how an attempt goes; `name` is for the log."""
-
-    @property
-    def name(self) -> str: ...
-
-    def notification(self, notification: Notification) -> None: ...
-    def call_back(self, message: SecondMessage) -> None: ...
-    def progress(self, progress: Progress) -> None: ...
-    def early(self, fd: int, technique: str, local: str, remote: str) -> None: ...
-    def punched(self, outcome: Punched, fd: int | None) -> None: ...
-    def failed(self, outcome: Failed) -> None: ...
-    def ended(self) -> None: ...
-
-
-class Journal(Protocol):
-    """Where a run's steps are written, if anybody asked."""
-
-    def step(self, event: seen.Event | None, now: float, state: str, effects: list[do.Effect]) -> None: ...
-    def close(self) -> None: ...
-
-
-class Run:
-    """One attempt at work: its machine, its pairs' descriptors, its timer."""
-
-    __slots__ = ("attempt", "broken", "busy", "caller", "held", "inbox", "journal", "timer", "timer_at")
-
-    def __init__(self, attempt: Attempt, caller: Caller, journal: Journal | None) -> None:
-        self.attempt, self.caller, self.journal = attempt, caller, journal
-        self.held: dict[int, Held] = {}
-        self.inbox: deque[seen.Event] = deque()
-        self.busy = self.broken = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.timer_at = 0.0
-
-
 class Driver:
     """Performs effects for all attempts of the daemon on the host's shared descriptors."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, host: Host, *, clock: Callable[[], float] = time.monotonic
+        self,
+        loop: asyncio.AbstractEventLoop,
+        host: Host,
+        budget: Budget,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loop, self._host, self._clock = loop, host, clock
+        self._loop, self._host, self._budget, self._clock = loop, host, budget, clock
+        self._fans = Fans(loop, host, budget, clock=clock)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples: set[tuple[int, str, int, bool]] = set()
         self._ports: dict[int, int] = {}
         self._next_token = 1
         self.runs: set[Run] = set()
         self._table: dict[type[Any], Callable[[Run, Any], None]] = {
-            do.OpenPair: self._open_pair, do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
+            do.OpenPair: self._open_pair, do.OpenFan: self._open_fan, do.Spray: self._spray, do.Adopt: self._adopt,
+            do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
             do.Materialise: self._materialise, do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl,
             do.Resend: self._resend, do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear,
             do.ClosePair: self._close_pair, do.Notify: self._notify, do.CallBack: self._call_back,
@@ -104,6 +76,7 @@ class Driver:
         """Begin an attempt; its caller hears everything else."""
         run = Run(attempt, caller, journal)
         self.runs.add(run)
+        self._pay(run)
         self._guarded(run, self._begin)
         return run
 
@@ -124,6 +97,8 @@ class Driver:
 
     def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
         run.busy = True
+        if run.arriving or run.dying or run.muted:
+            self._pay(run)
         try:
             work(run)
         except Exception as error:  # a Bug of ours ends this attempt, and no other
@@ -135,6 +110,12 @@ class Driver:
             self._end(run)
         else:
             self._arm(run)
+
+    def _pay(self, run: Run) -> None:
+        """For what has been sent since it last paid: once a step."""
+        now, target = self._clock(), run.attempt.remote
+        run.muted = not self._budget.charge(target, run.caller.uid, run.arriving, run.dying, now)
+        run.arriving = run.dying = 0
 
     def _begin(self, run: Run) -> None:
         effects = run.attempt.begin()
@@ -158,12 +139,17 @@ class Driver:
             pair: int | None = getattr(effect, "pair", None)
             if pair in failed and not isinstance(effect, do.ClosePair | do.HandOver):
                 continue
+            if run.muted and isinstance(effect, do.Connect | do.Tell | do.Resend):
+                if isinstance(effect, do.Connect):
+                    failed.add(effect.pair)
+                    run.inbox.append(_effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
+                continue
             try:
                 self._table[type(effect)](run, effect)
             except OSError as error:
                 if pair is None or isinstance(effect, do.Clear):
                     continue
-                if isinstance(effect, do.Resend | do.Inject | do.Tell) and error.errno in _LOST:
+                if isinstance(effect, do.Resend | do.Inject | do.Tell | do.Spray) and error.errno in _LOST:
                     continue
                 failed.add(pair)
                 run.inbox.append(_effect_failed(pair, effect, error))
@@ -207,13 +193,15 @@ class Driver:
             if known is None:
                 continue
             run, held = known
+            if held.fan is not None and not _is_of_use(record):
+                continue
             if isinstance(record, native.SeenIcmp):
                 event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
             else:
                 event = seen.SegmentSeen(
                     held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
                     record.raw, record.mss, record.window_scale, record.sack_permitted,
-                    None if record.timestamps is None else record.timestamps[0],
+                    None if record.timestamps is None else record.timestamps[0], record.local_port, record.remote_port,
                 )  # fmt: skip
             self.feed(run, event)
 
@@ -231,16 +219,42 @@ class Driver:
             effect.pair, self._next_token, run.attempt.local, effect.local_port, effect.remote_address,
             effect.remote_port, stream=stream,
         )  # fmt: skip
-        self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
+        self._watch_tuple(held)
+        self._enter(run, held)
+
+    def _enter(self, run: Run, held: Held) -> None:
         self._next_token += 1
-        self._tuples.add(key)
-        self._ports[effect.local_port] = self._ports.get(effect.local_port, 0) + 1
         self._tokens[held.token] = (run, held)
-        run.held[effect.pair] = held
+        run.held[held.pair] = held
+
+    def _watch_tuple(self, held: Held) -> None:
+        self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
+        self._tuples.add((held.local[1], *held.remote, held.stream))
+        self._ports[held.local[1]] = self._ports.get(held.local[1], 0) + 1
+
+    def _open_fan(self, run: Run, effect: do.OpenFan) -> None:
+        if len(self._tokens) >= PAIRS_MAX:
+            raise OSError(errno.ENFILE, f"{PAIRS_MAX} pairs are open already")
+        held = Held(
+            effect.pair, self._next_token, run.attempt.local, 0, effect.remote_address, 0, stream=not effect.tag
+        )
+        self._fans.open(held, effect, caller=run.caller.uid, report=lambda event: self.feed(run, event))
+        self._enter(run, held)
+
+    def _spray(self, run: Run, effect: do.Spray) -> None:
+        self._fans.spray(run.held[effect.pair], effect, run.caller.uid, run.inbox.append)
+
+    def _adopt(self, run: Run, effect: do.Adopt) -> None:
+        held = run.held[effect.pair]
+        self._fans.adopt(held, effect)
+        self._watch_tuple(held)
+        if held.sock is not None:
+            self._loop.add_reader(held.sock, self._on_datagram, run, held)
 
     def _connect(self, run: Run, effect: do.Connect) -> None:
         held = run.held[effect.pair]
         able = "repair" in self._host.able
+        run.count(effect.ttl)
         held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, isn=effect.isn)
         self._loop.add_writer(held.sock, self._on_writable, run, held)
 
@@ -273,6 +287,7 @@ class Driver:
 
     def _resend(self, run: Run, effect: do.Resend) -> None:
         if self._host.raw is not None:
+            run.count(effect.ttl)
             self._host.raw.send([native.retouch(effect.segment, effect.ttl or FULL_TTL)])
 
     def _inject(self, run: Run, effect: do.Inject) -> None:
@@ -290,6 +305,7 @@ class Driver:
         held = run.held.get(effect.pair)
         if held is None:
             return
+        run.count(effect.ttl)
         if not held.stream:
             if held.sock is not None:
                 assert held.tag is not None
@@ -300,7 +316,10 @@ class Driver:
 
     def _clear(self, run: Run, effect: do.Clear) -> None:
         held = run.held.get(effect.pair)
-        if held is not None and held.stream and self._host.raw is not None:
+        if held is not None and held.fan is not None and held.stream:
+            self._fans.clear(held, effect)
+        elif held is not None and held.stream and self._host.raw is not None:
+            run.count(effect.ttl)
             self._send(held, native.FLAG_RST, effect.seq, 0, 0, effect.ttl)
 
     def _close_pair(self, run: Run, effect: do.ClosePair) -> None:
@@ -391,7 +410,7 @@ class Driver:
             if signal is None:
                 return
             if signal in _SIGNALS:
-                self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal)))
+                self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal), held.local[1], held.remote[1]))
             elif signal == sockets.STRANGER:
                 self._loop.remove_reader(held.sock)
                 self.feed(run, seen.Readable(held.pair))
@@ -423,6 +442,10 @@ class Driver:
             held.listener.close()
             held.listener = None
         self._tokens.pop(held.token, None)
+        del run.held[held.pair]
+        if held.fan is not None:
+            self._fans.close(held)
+            return
         if held.given:  # a primer's time-exceeded that comes late must not become the application's SO_ERROR
             self._loop.call_later(GUARD_S, self._forget, held)
         else:
@@ -432,7 +455,6 @@ class Driver:
             self._ports[held.local[1]] = left
         else:
             self._ports.pop(held.local[1], None)
-        del run.held[held.pair]
 
     def _forget(self, held: Held) -> None:
         self._host.flows.drop(*held.flow_local, **held.flow_rest)
@@ -461,10 +483,16 @@ class Driver:
 
 
 _SIGNALS = frozenset(int(signal) for signal in seen.Signal)
+_OVERDRAWN = "this address has had more packets than the budget allows"
+
+
+def _is_of_use(record: native.Seen | native.SeenIcmp) -> bool:
+    """To a fan that has not found its lane: not its own primers, nor what the path and strangers' NATs say of them."""
+    return isinstance(record, native.Seen) and not record.outgoing and not record.flags & native.FLAG_RST
 
 
 def _effect_failed(pair: int, effect: do.Effect, error: OSError) -> seen.EffectFailed:
-    if isinstance(effect, do.OpenPair) and error.errno == errno.EACCES:
+    if isinstance(effect, do.OpenPair | do.Spray) and error.errno == errno.EACCES:
         code = Code.PORT_REFUSED
     elif error.errno in _TAKEN:
         code = Code.PORT_TAKEN

@@ -17,12 +17,14 @@ import uvloop
 
 from punchd import __version__
 from punchd.core.attempt import Attempt
+from punchd.core.budget import Budget, Limits
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.admission import Admission
 from punchd.daemon.config import Config
-from punchd.daemon.driver import Driver, Run
+from punchd.daemon.driver import Driver
 from punchd.daemon.host import Host, open_host
 from punchd.daemon.journal import Journals
+from punchd.daemon.run import Run
 from punchd.daemon.session import Call, EndpointCall, Session
 from punchd.edge.connection import Callbacks, Connection, Credentials
 from punchd.edge.control import ControlServer
@@ -43,7 +45,8 @@ class Service:
         self.loop, self.config, self.host = loop, config, host
         self.started = time.monotonic()
         self.admission = Admission(config, host, secrets.SystemRandom())
-        self.driver = Driver(loop, host)
+        limits = Limits(config.target_budget, config.caller_budget, config.host_budget)
+        self.driver = Driver(loop, host, Budget(limits))
         self._journals = Journals(config.journal)
         self._admitted = _admitted_users(config)
         self._sessions: dict[int, Session] = {}
