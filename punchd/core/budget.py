@@ -24,6 +24,8 @@ REMEMBERED = 65_536  # buckets: those that have stood still longest are full aga
 
 K = TypeVar("K")
 
+_INSTANT_S = 1e-6  # what rounding may leave of a wait
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -60,7 +62,7 @@ class Budget:
         if not dies:
             buckets.append(_find(self._targets, target, self._limits.target))
         wait_s = max(bucket.wait_s(count, now) for bucket in buckets)
-        if wait_s <= 0.0:
+        if wait_s < _INSTANT_S:
             for bucket in buckets:
                 bucket.level -= count
             return 0.0

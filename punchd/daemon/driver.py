@@ -18,7 +18,7 @@ import structlog
 
 from punchd.core.attempt import Attempt
 from punchd.core.budget import Budget
-from punchd.daemon.fans import Fans
+from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
 from punchd.daemon.run import Caller, Journal, Run
@@ -193,7 +193,7 @@ class Driver:
             if known is None:
                 continue
             run, held = known
-            if held.fan is not None and not _is_of_use(record):
+            if held.fan is not None and not is_of_use(record):
                 continue
             if isinstance(record, native.SeenIcmp):
                 event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
@@ -484,11 +484,6 @@ class Driver:
 
 _SIGNALS = frozenset(int(signal) for signal in seen.Signal)
 _OVERDRAWN = "this address has had more packets than the budget allows"
-
-
-def _is_of_use(record: native.Seen | native.SeenIcmp) -> bool:
-    """To a fan that has not found its lane: not its own primers, nor what the path and strangers' NATs say of them."""
-    return isinstance(record, native.Seen) and not record.outgoing and not record.flags & native.FLAG_RST
 
 
 def _effect_failed(pair: int, effect: do.Effect, error: OSError) -> seen.EffectFailed:

@@ -48,6 +48,11 @@ class Fan:
         return chain.from_iterable(shots.lanes(count) for shots, count in self.shots.values())
 
 
+def is_of_use(record: native.Seen | native.SeenIcmp) -> bool:
+    """To a fan that has not found its lane: not its own primers, nor what the path and strangers' NATs say of them."""
+    return isinstance(record, native.Seen) and not record.outgoing and not record.flags & native.FLAG_RST
+
+
 class Fans:
     """All fans of the daemon."""
 
@@ -57,12 +62,12 @@ class Fans:
         self._loop, self._host, self._budget, self._clock = loop, host, budget, clock
 
     def open(self, held: Held, effect: do.OpenFan, *, caller: int, report: Report) -> None:
-        """Take nothing yet. OSError: EACCES, ENFILE."""
+        """Take nothing yet."""
         held.fan = Fan(ours=effect.ours, caller=caller, report=report)
         held.tag = effect.tag or None
 
     def spray(self, held: Held, effect: do.Spray, caller: int, report: Report) -> None:
-        """One burst, or Withheld. OSError: EADDRINUSE where not one of its ports is free, EACCES, EMFILE."""
+        """One burst, or Withheld. OSError: EADDRINUSE where not one of its ports is free, EACCES, EMFILE, ENFILE."""
         fan = held.fan
         lanes = effect.lanes if fan is None else self._usable(held, fan, effect.lanes)
         wait_s = self._budget.take(held.remote[0], caller, len(lanes), self._clock(), dies=effect.ttl is not None)

@@ -15,7 +15,7 @@ from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.effects import Effect, Report
 from punchd.words.events import ACK, SYN, SYN_ACK, WINDOWS, Event, SegmentSeen, Settled, Signal
-from punchd.words.notification import Notification, Offer, Syn
+from punchd.words.notification import Fan, Notification, Offer, Spread, Syn
 from punchd.words.plan import Candidate
 
 NONCE = bytes(range(16))
@@ -42,10 +42,13 @@ def candidate(technique: str) -> Candidate:
 
 def notified(*techniques: str, in_turn: bool = False, blind: bool = False) -> Notification:
     """A notification that offers these, on ports 22001/23001, 22002/23002, ..."""
-    offers = tuple(
-        Offer(name, 22001 + i, 23001 + i, SYN_OF_A if name == "tcp-syni" else None) for i, name in enumerate(techniques)
-    )
+    offers = tuple(_offer(name, 22001 + i, 23001 + i) for i, name in enumerate(techniques))
     return Notification(NONCE, A, B, TECHNIQUES[techniques[0]].transport, offers, in_turn, blind)
+
+
+def _offer(name: str, own: int, peer: int) -> Offer:
+    fan = Fan(Spread(own, 4), Spread(peer)) if "birthday" in name else None
+    return Offer(name, own, peer, SYN_OF_A if name == "tcp-syni" else None, fan=fan)
 
 
 def responding(

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from acts import begun, initiating, responding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from punchd.core import plan
 from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model import World
@@ -20,9 +21,11 @@ from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_peer import Daemon
 from punchd.words.effects import Effect, HandOver, Resend, Tell
 from punchd.words.events import DeadlinePassed, Event
+from punchd.words.notification import Opening, Spread
 from punchd.words.outcomes import Punched
+from punchd.words.plan import Lanes, Row
 
-TCP = [name for name, technique in TECHNIQUES.items() if technique.transport == "tcp"]
+TCP = [name for name, technique in TECHNIQUES.items() if technique.transport == "tcp" and "birthday" not in name]
 KIND_NAMES = sorted(KINDS)
 PROBES_PER_PAIR_AND_SECOND = 12  # three words at first, then pauses of 150 ms and more
 DYING_TTLS = (2, 3, 4, 5)  # a primer that reaches the peer is no primer
@@ -51,7 +54,7 @@ class Judge:
         if isinstance(a, Punched) and isinstance(b, Punched):
             if (a.local.port, a.remote.port) != (b.remote.port, b.local.port):
                 self.complaints.append(f"a has {a}, b has {b}")
-            elif a.technique != "udp" and not result.exchanged and self._setting["loss"] < 0.5:
+            elif not a.technique.startswith("udp") and not result.exchanged and self._setting["loss"] < 0.5:
                 self.complaints.append("both have it, and it carries nothing")
         for daemon in (world.a, world.b):
             if daemon.attempt is not None:
@@ -117,6 +120,42 @@ def test_both_sides_end_with_the_same_connection(setting: dict[str, Any]) -> Non
 def test_datagrams_agree_too(setting: dict[str, Any]) -> None:
     """The same conversation, without a kernel that answers by itself."""
     assert [] == Judge(setting).run().complaints
+
+
+@st.composite
+def fans(draw: st.DrawFn, technique: str) -> list[Row]:
+    """A few lanes on ports that are named, so that between NATs that keep ports any number of them is hit at once."""
+    rows = []
+    for turn in range(draw(st.integers(1, 2))):
+        many, few = Spread(22100 + 100 * turn, draw(st.integers(1, 70))), Spread(23000 + turn)
+        mine, peers = draw(st.permutations([many, few]))
+        lanes = Lanes(mine, mine, peers, peers, draw(st.booleans()))
+        rows.append(Row(technique, draw(st.sampled_from(Opening)), lanes=lanes))
+    return rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@given(data=st.data())
+def test_fans_agree_on_one_lane(transport: str, data: st.DataObject) -> None:
+    """Any number of lanes may be hit, on both sides, in any order: one is answered, and that one is handed over."""
+    setting = data.draw(schedules(transport=st.just(transport), techniques=st.none(), hole_ttl=st.just(2)))
+    rows = data.draw(fans(f"{transport}-birthday"))
+    assert [] == Judge(setting | {"rows": rows}).run().complaints
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@settings(max_examples=12)
+@given(data=st.data())
+def test_birthdays_agree_through_random_nats(transport: str, data: st.DataObject) -> None:
+    """As large as they are in the field: four lanes are hit on average, so the choice among them is not rare."""
+    kinds = st.sampled_from([("random", "linux"), ("linux", "random"), ("random", "random"), ("blacklist", "random")])
+    kind_a, kind_b = data.draw(kinds)
+    setting = data.draw(schedules(transport=st.just(transport), techniques=st.none(), hole_ttl=st.just(2)))
+    lanes = data.draw(st.sampled_from([plan.own_random(), plan.peers_random(), plan.own_random(True)]))
+    rows = [Row(f"{transport}-birthday", data.draw(st.sampled_from(Opening)), lanes=lanes)]
+    assert [] == Judge(setting | {"kind_a": kind_a, "kind_b": kind_b, "rows": rows}).run().complaints
 
 
 @given(
