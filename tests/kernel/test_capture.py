@@ -90,7 +90,7 @@ def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Benc
         bench.back(flags=SYN), bench.back(flags=SYN | ACK),
         bench.back(flags=RST), bench.back(flags=RST | ACK),
         bench.back(flags=ACK, window=native.WINDOW_FIRE), bench.back(flags=ACK, window=native.WINDOW_ANSWER),
-        bench.back(flags=ACK, window=native.WINDOW_COMMIT),
+        bench.back(flags=ACK, window=native.WINDOW_COMMIT), bench.back(flags=ACK, window=native.WINDOW_PRIME),
     ]  # fmt: skip
     bench.b.send([*kept, bench.back(flags=ACK), bench.back(flags=ACK | native.FLAG_PSH, window=native.WINDOW_FIRE)])
     expected = [(s.flags, 63) for s in kept]

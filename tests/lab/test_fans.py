@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
+from collections.abc import Iterable
 
 import pytest
-from duo import Talker, duo
+from duo import Duo, Talker, duo
 from running import BENT
 from tap import Tap
 
@@ -54,17 +56,7 @@ def test_no_notification_makes_it_send_more_than_the_budget(transport: str) -> N
     with duo("linux", "linux") as both, Talker(both.b.path) as talker, Tap(both.lab.b) as tap:
         began = time.monotonic()
         for number in range(3):
-            offers = tuple(
-                Offer(
-                    f"{transport}-birthday",
-                    0,
-                    24000 + 16 * number + place,
-                    fan=Fan(Spread(0, 1024), Spread(24000 + 16 * number + place)),
-                )
-                for place in range(OFFERS_MAX)
-            )
-            forged = Notification(os.urandom(NONCE_LEN), both.lab.public_a, both.lab.public_b, transport, offers)
-            text = encode_notification(forged)
+            text = _forged(both, transport, range(24000 + OFFERS_MAX * number, 24000 + OFFERS_MAX * (number + 1)))
             talker.say({"id": str(number), "call": "respond", "notification": text, "timeout_ms": 8000})
         sent = 0
         while (elapsed_s := time.monotonic() - began) < WATCHED_S:
@@ -72,3 +64,31 @@ def test_no_notification_makes_it_send_more_than_the_budget(transport: str) -> N
             sent += sum(packet.dst == both.lab.public_a and packet.ttl > HOLE_TTL for packet in tap.packets())
             assert sent <= limit.burst + limit.rate * (time.monotonic() - began)
         assert sent > limit.burst + limit.rate * elapsed_s / 2, "it does fire, as far as it may"
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize(("port", "code"), [(24000, "port-taken"), (40000, "port-refused")])
+def test_a_fan_opens_no_port_that_serves_or_is_not_for_punching(transport: str, port: int, code: str) -> None:
+    """As with one 4-tuple: a hole in our NAT would open a local service to whoever is at the other end."""
+    kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
+    with (
+        duo("linux", "linux") as both,
+        Talker(both.b.path) as talker,
+        both.lab.b.socket(socket.AF_INET, kind) as service,
+    ):
+        service.bind(("0.0.0.0", 24000))
+        if transport == "tcp":
+            service.listen()
+        with Tap(both.lab.b) as tap:
+            text = _forged(both, transport, [port])
+            answer = talker.ask({"id": "1", "call": "respond", "notification": text, "timeout_ms": 2000})
+            assert code == answer["code"]
+            assert [] == [packet for packet in tap.packets() if packet.dst == both.lab.public_a]
+        service.close()
+
+
+def _forged(both: Duo, transport: str, ports: Iterable[int]) -> str:
+    """A notification by which B fires at A from these ports, from each at a thousand of A's."""
+    offers = tuple(Offer(f"{transport}-birthday", 0, port, fan=Fan(Spread(0, 1024), Spread(port))) for port in ports)
+    nonce = os.urandom(NONCE_LEN)
+    return encode_notification(Notification(nonce, both.lab.public_a, both.lab.public_b, transport, offers))
