@@ -1,5 +1,5 @@
 """Builds punchd._native from csrc/ with cffi in API mode; `python build_ext.py` builds in place.
-It declares nothing itself: the cdef is the marked slice of csrc/punchd.h, verbatim.
+It declares nothing itself: the cdef is the marked slices of csrc/punchd.h and csrc/calls.h, verbatim.
 
 PUNCHD_SANITIZE=address,undefined builds with those sanitizers (csrc/asan.sh uses it).
 """
@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 NAME = "punchd._native"
+HEADERS = ("punchd.h", "calls.h")
 BEGIN, END = "/* cffi: begin */", "/* cffi: end */"
 RELEASE = ["-O2", "-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
 SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-U_FORTIFY_SOURCE"]
@@ -30,7 +31,7 @@ class BuildNative(build_ext):
         generated = Path(self.build_temp) / "_native.c"
         generated.parent.mkdir(parents=True, exist_ok=True)
         ffi = FFI()
-        ffi.cdef(header_slice())
+        ffi.cdef(header_slices())
         ffi.set_source(NAME, '#include "punchd.h"')
         ffi.emit_c_code(str(generated))
         sources = sorted((ROOT / "csrc").glob("*.c"))
@@ -40,11 +41,15 @@ class BuildNative(build_ext):
         ext.extra_compile_args, ext.extra_link_args = compiler_flags(os.environ.get("PUNCHD_SANITIZE", ""))
 
 
-def header_slice() -> str:
-    """The part of punchd.h between the cffi marks."""
-    text = (ROOT / "csrc" / "punchd.h").read_text()
+def header_slices() -> str:
+    """The parts of the headers between the cffi marks."""
+    return "".join(_slice(ROOT / "csrc" / name) for name in HEADERS)
+
+
+def _slice(header: Path) -> str:
+    text = header.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"csrc/punchd.h must hold {BEGIN!r} and {END!r} once each")
+        raise SystemExit(f"{header} must hold {BEGIN!r} and {END!r} once each")
     return text.split(BEGIN)[1].split(END)[0]
 
 

@@ -33,7 +33,8 @@ def _header(source: str, target: str, total: int, protocol: int) -> bytes:
 
 
 def _checksum(data: bytes) -> int:
-    return 0xFFFF - sum(struct.unpack(f"!{len(data) // 2}H", data)) % 0xFFFF
+    words: tuple[int, ...] = struct.unpack(f"!{len(data) // 2}H", data)
+    return 0xFFFF - sum(words) % 0xFFFF
 
 
 def main(source: str, target: str, ports: int, seconds: float) -> None:

@@ -145,14 +145,14 @@ int punchd_filter_ring(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 	{ NEXT, IF_EQ, PUNCHD_ACK, NEXT, DROP },
 	/* A = window */
 	{ NEXT, LOAD16_X, TCP(window_be), NEXT, NEXT },
+	/* the other punchd's primer came all the way */
+	{ NEXT, IF_EQ, PUNCHD_WINDOW_PRIME, PASS, NEXT },
 	/* the other punchd fires */
 	{ NEXT, IF_EQ, PUNCHD_WINDOW_FIRE, PASS, NEXT },
 	/* the other punchd answers */
 	{ NEXT, IF_EQ, PUNCHD_WINDOW_ANSWER, PASS, NEXT },
 	/* the other punchd commits */
-	{ NEXT, IF_EQ, PUNCHD_WINDOW_COMMIT, PASS, NEXT },
-	/* the other punchd primes all the way */
-	{ NEXT, IF_EQ, PUNCHD_WINDOW_PRIME, PASS, DROP },
+	{ NEXT, IF_EQ, PUNCHD_WINDOW_COMMIT, PASS, DROP },
 
 	/* A = protocol of what goes out */
 	{ OUTGOING, LOAD8_AT, IPV4(protocol), NEXT, NEXT },
@@ -172,6 +172,10 @@ int punchd_filter_ring(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 	{ NEXT, LOAD8_AT, IPV4(ttl), NEXT, NEXT },
 	/* ordinary traffic of a connection? */
 	{ NEXT, IF_GT, hole_ttl, DROP, NEXT },
+	/* A = window */
+	{ NEXT, LOAD16_X, TCP(window_be), NEXT, NEXT },
+	/* our own primer is no news to us, and not worth waking up for */
+	{ NEXT, IF_EQ, PUNCHD_WINDOW_PRIME, DROP, NEXT },
 	/* A = length of the packet */
 	{ EMPTY, LOAD16_AT, IPV4(total_len_be), NEXT, NEXT },
 	/* A = length of the segment */

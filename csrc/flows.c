@@ -94,7 +94,8 @@ static int normalise(const struct punchd_flow *from, struct punchd_flow *to)
 	memcpy(to->local, from->local, address_len);
 	memcpy(to->remote, from->remote, address_len);
 	to->local_port = from->local_port;
-	to->remote_port = from->remote_port;
+	to->any_port = from->any_port != 0;
+	to->remote_port = to->any_port ? 0 : from->remote_port;
 	to->family = from->family;
 	to->protocol = from->protocol;
 	return PUNCHD_OK;

@@ -3,7 +3,9 @@
  * It makes no system call (sift.c does) and decides about no own segment.
  *
  * A flow raises the count in one slot of a table that the kernel's program
- * reads; an incoming segment whose slot is 0 is nobody's and wakes nobody.
+ * reads; an incoming segment whose slot is 0 is nobody's and wakes nobody. The
+ * slot is that of the peer's address and our port: its port may be another
+ * than expected.
  * Flows may share a slot: what passes still has to be found in flows.c. The
  * hash only keeps strangers from meeting by accident; who finds a collision
  * has us look at a segment in vain.
@@ -39,9 +41,9 @@ struct draft {
 	uint16_t at[PUNCHD_FILTER_MAX];         /* where a line begins */
 };
 
-static uint32_t slot_of(uint32_t seed, uint32_t address, uint32_t ports)
+static uint32_t slot_of(uint32_t seed, uint32_t address, uint32_t port)
 {
-	return (((address ^ seed) * FIRST_FACTOR) ^ ports) * SECOND_FACTOR >>
+	return (((address ^ seed) * FIRST_FACTOR) ^ port) * SECOND_FACTOR >>
 	       UP_TO_SLOT;
 }
 
@@ -54,7 +56,6 @@ static uint16_t *count_of(struct punchd_sieve *sieve,
 		return NULL;
 	memcpy(&address, flow->remote, sizeof(address));
 	return &sieve->counts[slot_of(sieve->seed, ntohl(address),
-				      (uint32_t)flow->remote_port << 16 |
 				      flow->local_port)];
 }
 
@@ -162,8 +163,9 @@ static void sift(struct draft *draft, uint32_t seed, int map_fd, uint32_t keep)
 	put(draft, BPF_JMP32 | BPF_JNE | BPF_K, A, 0, 0, IPPROTO_TCP);
 	load_packet(draft, BPF_W, source_at);
 	move(draft, SAVED, A);
-	/* both ports, which begin the TCP header */
-	put(draft, BPF_LD | BPF_IND | BPF_W, 0, X, 0, 0);
+	/* our port */
+	put(draft, BPF_LD | BPF_IND | BPF_H, 0, X, 0,
+	    offsetof(struct wire_tcp, dst_port_be));
 	put(draft, BPF_ALU | BPF_XOR | BPF_K, SAVED, 0, 0, seed);
 	put(draft, BPF_ALU | BPF_MUL | BPF_K, SAVED, 0, 0, FIRST_FACTOR);
 	put(draft, BPF_ALU | BPF_XOR | BPF_X, A, SAVED, 0, 0);

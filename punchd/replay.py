@@ -34,12 +34,14 @@ from punchd.words.events import (
     Event,
     Flags,
     IcmpSeen,
+    PacketRefused,
     Readable,
     SegmentSeen,
     Settled,
     Signal,
     SignalSeen,
     SocketFailed,
+    StraySeen,
     Withheld,
 )
 
@@ -174,6 +176,8 @@ def _tell_event(event: Event) -> str:
         case SegmentSeen():
             sign = ">" if event.outgoing else "<"
             return f"{sign} pair {event.pair}: {_segment(event)}"
+        case StraySeen():
+            return f"< pair {event.pair}: {_FLAGS.get(Flags(event.flags), 'a segment')} from port {event.port}"
         case SignalSeen():
             return f"< pair {event.pair}: {event.signal.name}"
         case Connected():
@@ -184,6 +188,8 @@ def _tell_event(event: Event) -> str:
             return f"! pair {event.pair}: the socket failed with errno {event.errno}"
         case IcmpSeen():
             return f"< pair {event.pair}: ICMP {event.type}/{event.code} from {event.sender}"
+        case PacketRefused():
+            return f"! pair {event.pair}: {event.effect} was not sent, errno {event.errno}"
         case EffectFailed():
             return f"! pair {event.pair}: {event.code}, {event.cause}"
         case Withheld():
@@ -203,13 +209,14 @@ def _tell_event(event: Event) -> str:
 
 
 def _segment(event: SegmentSeen) -> str:
-    names = {Flags.SYN: "SYN", Flags.SYN | Flags.ACK: "SYN-ACK", Flags.ACK: "ACK", Flags.RST: "RST"}
-    said = names.get(Flags(event.flags), f"flags {event.flags:#x}")
+    said = _FLAGS.get(Flags(event.flags), f"flags {event.flags:#x}")
     if event.flags == Flags.ACK and event.window in BY_WINDOW:
         said = BY_WINDOW[event.window].name
     ack = f" ack {event.ack}" if event.flags & Flags.ACK else ""
     return f"{said} seq {event.seq}{ack}, ttl {event.ttl}"
 
+
+_FLAGS = {Flags.SYN: "SYN", Flags.SYN | Flags.ACK: "SYN-ACK", Flags.ACK: "ACK", Flags.RST: "RST"}
 
 # Effect -> sign and words, with the effect's own fields.
 _EFFECTS = {

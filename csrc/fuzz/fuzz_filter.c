@@ -156,7 +156,8 @@ static int keeps_tcp_in(const uint8_t *tcp, size_t len, uint16_t lo,
 	if (len < 16 || tcp[13] != PUNCHD_ACK)
 		return 0;
 	window = at16(tcp + 14);
-	return window == PUNCHD_WINDOW_FIRE ||
+	return window == PUNCHD_WINDOW_PRIME ||
+	       window == PUNCHD_WINDOW_FIRE ||
 	       window == PUNCHD_WINDOW_ANSWER ||
 	       window == PUNCHD_WINDOW_COMMIT;
 }
@@ -188,7 +189,9 @@ static int keeps(const struct frame *frame, uint16_t lo, uint16_t hi,
 	if (frame->type == PACKET_OUTGOING)
 		return ip[9] == IPPROTO_TCP && len >= 14 &&
 		       within(up, lo, hi) &&
-		       (up[13] & PUNCHD_SYN || ip[8] <= hole_ttl) &&
+		       (up[13] & PUNCHD_SYN ||
+			(ip[8] <= hole_ttl && len >= 16 &&
+			 at16(up + 14) != PUNCHD_WINDOW_PRIME)) &&
 		       at16(ip + 2) == ihl + (size_t)(up[12] >> 4) * 4;
 	if (frame->type != PACKET_HOST)
 		return 0;

@@ -12,12 +12,15 @@
 #define FLOWS 64
 #define CAPACITY 48
 
+/* The upper half has any_port, so their remote ports tell nothing apart. */
 static struct punchd_flow flow_of(uint8_t number)
 {
+	const uint8_t any_port = number / 32;
 	struct punchd_flow flow = {
 		.local = { 10, 0, 0, 1 }, .remote = { 10, 0, 0, 2 },
-		.local_port = (uint16_t)(number % 8),
-		.remote_port = (uint16_t)(number / 8 % 8),
+		.local_port = (uint16_t)(any_port ? number % 32 : number % 8),
+		.remote_port = (uint16_t)(number / 8 % 4),
+		.any_port = any_port,
 		.family = 4, .protocol = IPPROTO_TCP,
 	};
 

@@ -25,7 +25,7 @@ A blind initiator can't know what its kernel answered, so for it the responder w
 a pair before it fires the next. That holds as far as primers die on their way, and as the responder has heard all
 that its kernel knew when it closed: drivers read what waits before they say that a deadline has passed.
 
-States of the initiator (initiating.py): Priming -> Exchanging -> Done.
+States of the initiator (initiating.py): Priming -> Exchanging -> Lingering -> Done.
 States of the responder (responding.py): Firing -> Lingering -> Done.
 """
 
@@ -50,7 +50,8 @@ class State(Enum):
     PRIMING     legal: effects' results, own segments; leads to EXCHANGING; no word of the peer can matter yet
     EXCHANGING  the notification is out; any pair may be answered; leads to DONE
     FIRING      the responder's pairs start one after the other; leads to LINGERING or DONE
-    LINGERING   the caller has its connection; only the peer's repeated ANSWER is listened to; leads to DONE
+    LINGERING   the caller has its connection; the losers' mappings stay for what of the peer's is under way to them,
+                lest it be a stray that a NAT punishes; a responder listens to repeated ANSWERs; leads to DONE
     DONE        nothing matters any more; all pairs are closed
     """
 
@@ -66,6 +67,7 @@ class Attempt:
 
     __slots__ = (
         "_effects",
+        "_linger_until",
         "expires",
         "local",
         "now",
@@ -88,6 +90,7 @@ class Attempt:
         self.told = False
         """Whether the caller has had its final word."""
         self._effects: list[Effect] = []
+        self._linger_until = now
 
     @property
     def deadline(self) -> float | None:
@@ -182,6 +185,13 @@ class Attempt:
             elapsed_ms,
         )
 
+    def _silence_others(self, chosen: Pair) -> bool:
+        """The losers say no more, but keep what they hold. Whether there are any."""
+        losers = [pair for pair in self.pairs if pair is not chosen and not pair.closed]
+        for pair in losers:
+            pair.silence()
+        return bool(losers)
+
     def _end(self, failed: Failed | None = None) -> None:
         """Close everything; the caller hears `failed` unless it has had its final word."""
         self._close_others(None)
@@ -191,10 +201,13 @@ class Attempt:
         self.state = State.DONE
 
     def _own_deadline(self) -> float:
-        return self.expires
+        return self._linger_until if self.state is State.LINGERING else self.expires
 
     def _on_time(self) -> None:
-        if self.now >= self.expires:
+        if self.state is State.LINGERING:
+            if self.now >= self._linger_until:
+                self._end()
+        elif self.now >= self.expires:
             self._report_losers(None)
             self._end(verdict.failure(self.pairs))
 

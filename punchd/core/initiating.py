@@ -18,6 +18,7 @@ from punchd.words.notification import Notification, SecondMessage
 from punchd.words.plan import Candidate, Row
 
 REDRAWS = 3  # fresh ports drawn when one of ours is taken
+LOSERS_S = 1.0  # how long losers keep their mappings: what the responder fired before it chose has arrived by then
 
 
 class Initiating(Attempt):
@@ -71,13 +72,15 @@ class Initiating(Attempt):
             self._start(draw(self.rows[pair.index], self._ports), index=pair.index)
 
     def _consider(self) -> None:
+        if self.state is State.LINGERING:
+            return
         if self.state is State.PRIMING:
             self._consider_notifying()
             return
         answered = [pair for pair in self.pairs if pair.answered]
         if self.early and not self._early_given and len(answered) == 1 and answered[0].early:
             self._early_given = answered[0]
-            self._close_others(answered[0])
+            self._silence_others(answered[0])
             self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
         heard = [pair for pair in self.pairs if pair.answered or pair.connected or pair.evidence.own_syn_ack]
         for pair in answered:
@@ -133,7 +136,7 @@ class Initiating(Attempt):
 
     def _take_over(self, pair: Pair) -> None:
         self._report_losers(pair)
-        self._close_others(pair)
+        losers = self._silence_others(pair)
         outcome = self._punched(pair)
         self.told = True
         if self._early_given is pair:
@@ -141,4 +144,4 @@ class Initiating(Attempt):
         else:
             self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=outcome))
         pair.release()
-        self.state = State.DONE
+        self.state, self._linger_until = (State.LINGERING if losers else State.DONE), self.now + LOSERS_S

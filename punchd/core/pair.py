@@ -29,8 +29,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
+from punchd.core.evidence import Evidence
 from punchd.core.lanes import Rounds
-from punchd.words.effects import Clear, ClosePair, Effect, Resend, Tell
+from punchd.words.effects import Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
 from punchd.words.events import (
     ACK,
     BY_WINDOW,
@@ -42,12 +43,14 @@ from punchd.words.events import (
     DeadlinePassed,
     EffectFailed,
     IcmpSeen,
+    PacketRefused,
     PairEvent,
     Readable,
     SegmentSeen,
     Signal,
     SignalSeen,
     SocketFailed,
+    StraySeen,
     Withheld,
 )
 from punchd.words.notification import Opening, Spread, Syn
@@ -85,29 +88,6 @@ class Terms:
     nonce: bytes
     hole_ttl: int = 2
     blind: bool = False
-
-
-@dataclass(slots=True)
-class Evidence:
-    """What the packets of one pair did, for the verdict; nothing else is remembered of them."""
-
-    own_syn: bool = False
-    own_syn_ack: bool = False
-    peer_syn: bool = False
-    peer_syn_ack: bool = False
-    signals: int = 0
-    rst_ttl: int | None = None
-    icmp: tuple[int, int, str] | None = None
-    errno: int | None = None
-    failed_effect: str | None = None
-
-    def told(self, signal: Signal) -> bool:
-        """Whether the peer's punchd signalled this."""
-        return bool(self.signals & 1 << signal)
-
-    def heard(self) -> bool:
-        """Whether the peer itself was heard at all."""
-        return self.peer_syn or self.peer_syn_ack or self.signals > 0
 
 
 class Pair:
@@ -201,7 +181,9 @@ class Pair:
 
     def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:
         """Ask for an effect on this pair."""
-        self.outbox.append(make(self.index, *args, **kwargs))
+        effect = make(self.index, *args, **kwargs)
+        self.evidence.connects |= isinstance(effect, Connect)
+        self.outbox.append(effect)
 
     def tell(self, signal: Signal, ttl: int | None = None) -> None:
         """Signal the peer's punchd on the path. Sequence SND.UNA-1: no kernel takes it into the stream."""
@@ -354,6 +336,15 @@ class Pair:
         except StopIteration:
             self.script = None
 
+    def silence(self) -> None:
+        """End the script, and say no more to the peer: the kernel's repetitions die on their way, too."""
+        self.deadline = None
+        if self.script is not None:
+            self.script.close()
+            self.script = None
+            if self.fail_code is None:
+                self.do(SetTtl, ttl=self.hole)
+
     def close(self) -> None:
         """End the script; clear our NAT's mapping with a RST that dies on the way; let go of the port."""
         if self.closed:
@@ -401,7 +392,13 @@ class Pair:
                         "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )
             case IcmpSeen():
-                seen.icmp = (event.type, event.code, event.sender)
+                if seen.icmp is None or event.type != _TIME_EXCEEDED:  # a primer's death hides no refusal
+                    seen.icmp = (event.type, event.code, event.sender)
+            case StraySeen():
+                if event.flags & SYN:
+                    seen.other_port = event.port
+            case PacketRefused():
+                seen.send_errno = event.errno
             case EffectFailed():
                 seen.failed_effect = event.effect
                 self.fail(event.code, event.cause)
@@ -425,9 +422,12 @@ class Pair:
         if event.flags & RST:
             if seen.rst_ttl is None:
                 seen.rst_ttl = event.ttl
-        elif kind & SYN:
+            return event
+        seen.peer_ttl = max(seen.peer_ttl or 0, event.ttl)
+        if kind & SYN:
             seen.peer_syn |= kind == SYN
             seen.peer_syn_ack |= kind == SYN_ACK
+            seen.acknowledged |= kind == SYN_ACK and event.ack == self.snd_nxt
             if not self.numbered:
                 self.rcv_nxt = (event.seq + 1) & SEQ_MASK
         elif self.snd_nxt is not None and self.rcv_nxt is not None:
@@ -492,3 +492,4 @@ def never(event: ScriptEvent) -> bool:
 
 
 _RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
+_TIME_EXCEEDED = 11  # RFC 792

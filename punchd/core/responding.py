@@ -26,7 +26,6 @@ class Responding(Attempt):
     """One attempt from `respond` to hand-over, and a while beyond."""
 
     __slots__ = (
-        "_linger_until",
         "_next_at",
         "_offers",
         "_pause_s",
@@ -68,7 +67,6 @@ class Responding(Attempt):
         """Pair to its offer's place in the notification."""
         self._pause_s = TURN_S if notification.in_turn or self._serial else STAGGER_S
         self._next_at = now
-        self._linger_until = now
 
     def begin(self) -> list[Effect]:
         """The effects that fire the first pair."""
@@ -77,16 +75,11 @@ class Responding(Attempt):
         return self._take()
 
     def _own_deadline(self) -> float:
-        if self.state is State.LINGERING:
-            return self._linger_until
-        return min(self.expires, self._next_at) if self._offers else self.expires
+        own = super()._own_deadline()
+        return min(own, self._next_at) if self._offers else own
 
     def _on_time(self) -> None:
-        if self.state is State.LINGERING:
-            if self.now >= self._linger_until:
-                self._end()
-            return
-        if self._offers and self.now >= self._next_at:
+        if self._offers and self._next_at <= self.now < self.expires:
             self._fire_next()
         super()._on_time()
 
@@ -147,7 +140,7 @@ class Responding(Attempt):
 
     def _choose(self, pair: Pair) -> None:
         self._report_losers(pair)
-        self._close_others(pair)
+        self._silence_others(pair)
         self._offers.clear()
         pair.committed = True
         for _ in range(1 if pair.stream else UDP_COMMITS):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
@@ -21,22 +21,21 @@ from punchd.core.budget import Budget
 from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
-from punchd.daemon.run import Caller, Journal, Run
+from punchd.daemon.run import Caller, Journal, Run, effect_failed
 from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.errors import Code
 from punchd.words.outcomes import Failed, Punched
+from punchd.words.probing import KeptPort
 
 log: Any = structlog.get_logger()
 
 FULL_TTL = 64
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
-PAIRS_MAX = FLOWS * 3 // 4  # beyond that the flow table's chains grow long
-_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 # The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
 _LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
-_TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}
 
 
 class Driver:
@@ -48,9 +47,10 @@ class Driver:
         host: Host,
         budget: Budget,
         *,
+        kept: Collection[KeptPort] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loop, self._host, self._budget, self._clock = loop, host, budget, clock
+        self._loop, self._host, self._budget, self._kept, self._clock = loop, host, budget, kept, clock
         self._fans = Fans(loop, host, budget, clock=clock)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples: set[tuple[int, str, int, bool]] = set()
@@ -142,7 +142,7 @@ class Driver:
             if run.muted and isinstance(effect, do.Connect | do.Tell | do.Resend):
                 if isinstance(effect, do.Connect):
                     failed.add(effect.pair)
-                    run.inbox.append(_effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
+                    run.inbox.append(effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
                 continue
             try:
                 self._table[type(effect)](run, effect)
@@ -150,9 +150,10 @@ class Driver:
                 if pair is None or isinstance(effect, do.Clear):
                     continue
                 if isinstance(effect, do.Resend | do.Inject | do.Tell | do.Spray) and error.errno in _LOST:
+                    run.inbox.append(seen.PacketRefused(effect.pair, type(effect).__name__, error.errno))
                     continue
                 failed.add(pair)
-                run.inbox.append(_effect_failed(pair, effect, error))
+                run.inbox.append(effect_failed(pair, effect, error))
 
     def _arm(self, run: Run) -> None:
         deadline = run.attempt.deadline
@@ -197,6 +198,8 @@ class Driver:
                 continue
             if isinstance(record, native.SeenIcmp):
                 event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
+            elif record.other_port:
+                event = seen.StraySeen(held.pair, record.other_port, record.flags, record.ttl)
             else:
                 event = seen.SegmentSeen(
                     held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
@@ -229,6 +232,8 @@ class Driver:
 
     def _watch_tuple(self, held: Held) -> None:
         self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
+        if held.stream:  # of several pairs on one port the last is told of strays: they are for the verdict alone
+            self._host.flows.put(*held.flow_local, **held.flow_any_port, token=held.token)
         self._tuples.add((held.local[1], *held.remote, held.stream))
         self._ports[held.local[1]] = self._ports.get(held.local[1], 0) + 1
 
@@ -277,7 +282,8 @@ class Driver:
 
     def _open_datagram(self, run: Run, effect: do.OpenDatagram) -> None:
         held = run.held[effect.pair]
-        held.sock, held.tag = sockets.datagram(held.local, held.remote), effect.tag
+        shared = KeptPort("udp", *held.local) in self._kept
+        held.sock, held.tag = sockets.datagram(held.local, held.remote, shared=shared), effect.tag
         self._loop.add_reader(held.sock, self._on_datagram, run, held)
 
     def _set_ttl(self, run: Run, effect: do.SetTtl) -> None:
@@ -458,6 +464,8 @@ class Driver:
 
     def _forget(self, held: Held) -> None:
         self._host.flows.drop(*held.flow_local, **held.flow_rest)
+        if self._host.flows.get(*held.flow_local, **held.flow_any_port) == held.token:
+            self._host.flows.drop(*held.flow_local, **held.flow_any_port)
         self._tuples.discard((held.local[1], *held.remote, held.stream))
 
     def _refuse_port(self, run: Run, effect: do.OpenPair, *, stream: bool) -> None:
@@ -468,7 +476,9 @@ class Driver:
         if stream and self._host.diag is not None:
             taken = self._host.diag.holds((run.attempt.local, effect.local_port), remote)
         else:
-            taken = effect.local_port not in self._ports and not sockets.is_free(effect.local_port, stream=stream)
+            port = KeptPort("tcp" if stream else "udp", run.attempt.local, effect.local_port)
+            ours = effect.local_port in self._ports or port in self._kept
+            taken = not ours and not sockets.is_free(effect.local_port, stream=stream)
         if taken:
             raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
 
@@ -484,16 +494,3 @@ class Driver:
 
 _SIGNALS = frozenset(int(signal) for signal in seen.Signal)
 _OVERDRAWN = "this address has had more packets than the budget allows"
-
-
-def _effect_failed(pair: int, effect: do.Effect, error: OSError) -> seen.EffectFailed:
-    if isinstance(effect, do.OpenPair | do.Spray) and error.errno == errno.EACCES:
-        code = Code.PORT_REFUSED
-    elif error.errno in _TAKEN:
-        code = Code.PORT_TAKEN
-    elif error.errno in _DESCRIPTORS:
-        code = Code.OUT_OF_DESCRIPTORS
-    else:
-        code = Code.HOST_REFUSED
-    name = type(effect).__name__
-    return seen.EffectFailed(pair, name, code, f"{name}: {error.strerror or error}")

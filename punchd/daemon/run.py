@@ -4,13 +4,15 @@ Performs nothing; daemon/driver.py does."""
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from typing import Protocol
 
 from punchd.core.attempt import Attempt
 from punchd.daemon.held import Held
-from punchd.words.effects import Effect
-from punchd.words.events import Event
+from punchd.words.effects import Effect, OpenPair, Spray
+from punchd.words.errors import Code
+from punchd.words.events import EffectFailed, Event
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 
@@ -67,3 +69,21 @@ class Run:
             self.arriving += 1
         else:
             self.dying += 1
+
+
+def effect_failed(pair: int, effect: Effect, error: OSError) -> EffectFailed:
+    """What the kernel's refusal of an effect comes to."""
+    if isinstance(effect, OpenPair | Spray) and error.errno == errno.EACCES:
+        code = Code.PORT_REFUSED
+    elif error.errno in _TAKEN:
+        code = Code.PORT_TAKEN
+    elif error.errno in _DESCRIPTORS:
+        code = Code.OUT_OF_DESCRIPTORS
+    else:
+        code = Code.HOST_REFUSED
+    name = type(effect).__name__
+    return EffectFailed(pair, name, code, f"{name}: {error.strerror or error}")
+
+
+_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}

@@ -1,5 +1,8 @@
 """One caller's connection: its open requests, and what each of them is told.
-Knows no packets and no sockets: attempts are the driver's."""
+Knows no packets and no sockets: attempts are the driver's.
+
+What goes well is logged at level debug: two lines for each of thousands of punches a second would cost more than the
+punches' segments do."""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from punchd.wire.descriptor import encode_descriptor
 from punchd.wire.peer import decode_second, encode_notification, encode_second
 from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
 from punchd.words.events import CallHeard, Cancelled
+from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
@@ -35,10 +39,11 @@ _ADVICE = {str(code): code.advice for code in Code}
 class Session:
     """The requests of one connection. Ids are the caller's, and free again after the final reply."""
 
-    __slots__ = ("_calls", "_open", "_service", "connection")
+    __slots__ = ("_calls", "_open", "_service", "connection", "log")
 
     def __init__(self, service: Service, connection: Connection) -> None:
         self._service, self.connection = service, connection
+        self.log: Any = log.bind(uid=connection.credentials.uid)
         self._open: dict[str, Call | EndpointCall] = {}
         self._calls: dict[type[Any], Callable[[Any], None]] = {
             Initiate: self._initiate, Respond: self._respond, Notify: self._notify, Cancel: self._cancel,
@@ -99,7 +104,7 @@ class Session:
             raise
         call = Call(self, id_, uid, secret)
         self._open[id_] = call
-        call.log.info("attempt begins", role=type(attempt).__name__.lower(), remote=attempt.remote)
+        self.log.debug("attempt begins", attempt=call.name, role=type(attempt).__name__, remote=attempt.remote)
         call.run = service.launch(attempt, call)
         if self.connection.closed:  # the attempt's first words found nobody to hear them
             service.driver.feed(call.run, Cancelled(Code.CANCELLED))
@@ -109,12 +114,13 @@ class Session:
         service.admission.enter(uid, ENDPOINTS)
         try:
             probes = service.admission.probing(request)
+            peer = service.admission.sounding(request)
         except PunchdError:
             service.admission.leave(uid, ENDPOINTS)
             raise
         call = EndpointCall(self, request.id, uid)
         self._open[request.id] = call
-        call.begin(Search(service.loop, probes, service.admission.ports, call))
+        call.begin(Search(service.loop, probes, service.admission.ports, call, kept=service.kept, peer=peer))
 
     def _notify(self, request: Notify) -> None:
         attempt = self._attempt(request.attempt)
@@ -134,7 +140,7 @@ class Session:
         self._answer(request.id, **self._service.status())
 
     def _ping(self, request: Ping) -> None:
-        self._answer(request.id, **self._service.ping())
+        self.connection.send(replies.ok_ready(request.id, self._service.pong))
 
     def _attempt(self, id_: str) -> Call:
         call = self._open.get(id_)
@@ -146,26 +152,23 @@ class Session:
         self.connection.send(replies.ok(id_, **more))
 
     def _refuse(self, id_: str, error: PunchdError) -> None:
-        log.info("refused", id=id_, uid=self.connection.credentials.uid, code=error.code, message=error.message)
+        self.log.info("refused", id=id_, code=error.code, message=error.message)
         self.connection.send(replies.error(id_, error))
 
 
 class Call:
     """One open attempt as its caller hears of it; the driver's `Caller`."""
 
-    __slots__ = ("_told", "id", "log", "run", "secret", "session", "uid")
+    __slots__ = ("_asking", "_told", "id", "log", "name", "run", "secret", "session", "uid")
 
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
         self.run: Run | None = None
         """None until the attempt has taken its first step."""
-        self._told = False
-        self.log: Any = log.bind(attempt=self.name, uid=uid)
-
-    @property
-    def name(self) -> str:
+        self._told = self._asking = False
+        self.log = session.log
+        self.name = f"{session.connection.number}/{id_}"
         """What the log and `status` call it: the connection's number and the caller's id."""
-        return f"{self.session.connection.number}/{self.id}"
 
     def hear(self, message: SecondMessage) -> None:
         """The peer's second message. PeerError: it is not of this attempt."""
@@ -197,19 +200,20 @@ class Call:
         failed = None
         if progress.code is not None:
             failed = Failed(progress.code, progress.message or "", "")
-            self.log.info("technique failed", technique=progress.technique, code=progress.code)
+            self.log.debug("technique failed", attempt=self.name, technique=progress.technique, code=progress.code)
         line = replies.progress(self.id, progress.stage, technique=progress.technique, failed=failed)
         self.session.connection.send(line, droppable=True)
 
     def early(self, fd: int, technique: str, local: str, remote: str) -> None:
-        self.log.info("handed over early", technique=technique)
+        self.log.debug("handed over early", attempt=self.name, technique=technique)
         line = replies.progress(self.id, "early", technique=technique, fds=1, local=local, remote=remote)
         self.session.connection.send(line, fd)
 
     def punched(self, outcome: Punched, fd: int | None) -> None:
-        self.log.info("punched", technique=outcome.technique, remote=str(outcome.remote), elapsed_ms=outcome.elapsed_ms)
+        remote = str(outcome.remote)
+        self.log.debug("punched", attempt=self.name, technique=outcome.technique, remote=remote)
         line = replies.punched(
-            self.id, technique=outcome.technique, local=str(outcome.local), remote=str(outcome.remote),
+            self.id, technique=outcome.technique, local=str(outcome.local), remote=remote,
             rtt_ms=outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms,
             fds=0 if fd is None else 1,
         )  # fmt: skip
@@ -217,7 +221,16 @@ class Call:
         self._final()
 
     def failed(self, outcome: Failed) -> None:
-        self.log.info("failed", code=outcome.code, cause=outcome.cause)
+        blame = self.session._service.blame
+        if self.run is not None and blame.concerns(outcome):
+            self._asking = True
+            blame.find(self.run.attempt, outcome, self._say_failed)
+        else:
+            self._say_failed(outcome)
+
+    def _say_failed(self, outcome: Failed) -> None:
+        self._asking = False
+        self.log.info("failed", attempt=self.name, code=outcome.code, cause=outcome.cause)
         advice = outcome.advice or _ADVICE.get(outcome.code, "")
         failed = Failed(outcome.code, outcome.message, advice, outcome.cause)
         self.session.connection.send(replies.error(self.id, failed))
@@ -228,7 +241,7 @@ class Call:
         self.session._service.ended(self)
 
     def _final(self) -> None:
-        if not self._told:
+        if not self._told and not self._asking:
             self._told = True
             self.session.ended(self.id)
 
@@ -266,15 +279,19 @@ class EndpointCall:
         self.log.info("mapping lost", transport=transport)
         self.session.connection.send(replies.lost(self.id, transport), droppable=True)
 
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], *, kept: bool) -> None:
+    def found(
+        self, descriptor: Descriptor | None, findings: list[Finding], way: Way, reach: Reach | None, *, kept: bool
+    ) -> None:
         if descriptor is None:
             servers = len(findings[0].silences)
             message = f"no STUN server answered; {servers} {'was' if servers == 1 else 'were'} asked"
-            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.report(findings))))
+            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.verdicts(findings))))
             return
         publics = {finding.transport: str(finding.face.public) for finding in findings if finding.face is not None}
-        self.log.info("endpoint found", kept=kept, **publics)
-        line = replies.found(self.id, encode_descriptor(descriptor), descriptor.host, findings, kept=kept)
+        self.log.info("endpoint found", kept=kept, ttl=descriptor.ttl, **publics)
+        self.session._service.admission.networks.learn(descriptor.host, descriptor.ttl)
+        report = replies.report(findings, host=descriptor.host, way=way, reach=reach)
+        line = replies.found(self.id, encode_descriptor(descriptor), report, kept=kept)
         if kept:
             self.session.connection.send(line)
         else:

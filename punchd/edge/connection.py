@@ -2,7 +2,8 @@
 It refuses to know what a line means: requests, ids and the wording of errors are the daemon's.
 
 Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
-Output leaves at once when the kernel takes it and queues when not:
+Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
+while the kernel does not take it:
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -24,17 +25,19 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 LINE_MAX_LEN = 65_536
 """Bytes of one line, its newline included."""
 UNREAD_MAX_LEN = 262_144
-LINES_PER_WAKE = 64
+LINES_PER_WAKE = 8
+"""So few that a caller with one request at a time waits for a flooding one no longer than for two of its own."""
 STUCK_S = 10.0
 RETRY_S = 0.01
 """Until the next try while too many descriptors are in flight on this host."""
 
 _JOIN_MAX_LEN = 65_536
+_READ_LEN = 16_384  # more is rarely there, and each read makes room for all of it
+_JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
@@ -98,7 +101,10 @@ class Connection:
         self._socket = sock
         self._callbacks = callbacks
         self._forget = forget
-        self._input = bytearray()
+        self._lines: deque[bytes] = deque()
+        """Complete ones that wait for their turn; no more is read while there are any."""
+        self._rest = bytearray()
+        """The beginning of a line."""
         self._skipping = False
         self._reading = False
         self._turn: asyncio.Handle | None = None
@@ -106,6 +112,7 @@ class Connection:
         self._droppable_count = 0
         self._dropped = 0
         self._writing = False
+        self._parting: asyncio.Handle | None = None
         self._stuffed = False
         self._finishing = False
         self._retry: asyncio.TimerHandle | None = None
@@ -121,7 +128,9 @@ class Connection:
         self._output.append(_Outgoing(line, -1 if fd is None else fd, droppable))
         self._droppable_count += droppable
         self.unread_len += len(line)
-        if len(self._output) == 1:
+        if self._parting is None and not self._writing and self._retry is None:
+            self._parting = self._loop.call_soon(self._flush)
+        if self._parting is not None and self.unread_len > _JOIN_MAX_LEN:
             self._flush()
         if self.unread_len > UNREAD_MAX_LEN:
             self._drop_oldest()
@@ -139,7 +148,9 @@ class Connection:
             self._watch()
 
     def close(self) -> None:
-        """Close at once; what is queued is lost, descriptors included."""
+        """Close at once; what the kernel does not take at once is lost, descriptors included."""
+        if self._parting is not None:
+            self._flush()
         if self.closed:
             return
         self.closed = True
@@ -152,7 +163,8 @@ class Connection:
             if outgoing.fd >= 0:
                 os.close(outgoing.fd)
         self._output.clear()
-        self._input.clear()
+        self._lines.clear()
+        self._rest.clear()
         self.unread_len = 0
         self._forget(self._socket.fileno())
         self._socket.close()
@@ -177,7 +189,7 @@ class Connection:
         try:
             # No room for ancillary data: the kernel itself closes descriptors that come, and says so by
             # MSG_CTRUNC. None ever enters this process, not even for the moment that closing it would take.
-            chunk, _, flags, _ = self._socket.recvmsg(LINE_MAX_LEN)
+            chunk, _, flags, _ = self._socket.recvmsg(_READ_LEN)
         except BlockingIOError:
             return
         except OSError as error:
@@ -188,26 +200,31 @@ class Connection:
         if self.closed or self._finishing:
             return
         if chunk:
-            self._input += chunk
+            self._take(chunk)
             self._hand_on()
             return
         self._read_off()
-        self._input.clear()
+        self._rest.clear()
         self.half_closed = True
         self._callbacks.on_half_closed(self)
+
+    def _take(self, chunk: bytes) -> None:
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._rest:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._lines += lines
+        self._rest += rest
 
     def _hand_on(self) -> None:
         """Give the owner its lines; what is too much for one turn waits for the loop's next one."""
         self._turn = None
-        for _ in range(LINES_PER_WAKE):
-            end = self._input.find(b"\n")
-            if end < 0:
-                break
-            line = bytes(self._input[:end])
-            del self._input[: end + 1]
+        for _ in range(min(len(self._lines), LINES_PER_WAKE)):
+            line = self._lines.popleft()
             if self._skipping:
                 self._skipping = False
-            elif end < LINE_MAX_LEN:
+            elif len(line) < LINE_MAX_LEN:
                 self._callbacks.on_line(self, line)
             else:
                 self._callbacks.on_overlong(self)
@@ -219,22 +236,25 @@ class Connection:
 
     def _read_more(self) -> None:
         """Lines that are here already first, then the socket; a line that is too long is let go at once."""
-        if b"\n" in self._input:
+        if self._lines:
             self._read_off()
             if not self._stuffed:
                 self._turn = self._loop.call_soon(self._hand_on)
             return
-        if len(self._input) >= LINE_MAX_LEN and not self._skipping:
+        if len(self._rest) >= LINE_MAX_LEN and not self._skipping:
             self._skipping = True
             self._callbacks.on_overlong(self)
         if self._skipping:
-            self._input.clear()
+            self._rest.clear()
         self._read_on()
 
     # output
 
     def _flush(self) -> None:
         """Write until the queue is empty or the kernel takes no more."""
+        if self._parting is not None:
+            self._parting.cancel()
+            self._parting = None
         while self._output:
             try:
                 sent_len = self._send_some()
@@ -263,22 +283,26 @@ class Connection:
         self._flush()
 
     def _send_some(self) -> int:
-        """One sendmsg: a line with its descriptor alone, or a run of lines without."""
+        """One sendmsg: a run of lines, which ends with the first one that has a descriptor."""
         first = self._output[0]
         if first.droppable and self._dropped and not first.dropped:
             line = self._callbacks.with_dropped(first.line, self._dropped)
             self.unread_len += len(line) - len(first.line)
             first.line, first.dropped, self._dropped = line, self._dropped, 0
-        if first.fd >= 0:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [first.fd]))]
-            return self._socket.sendmsg([first.line], rights, socket.MSG_NOSIGNAL)
-        run, run_len = [first.line], len(first.line)
-        for outgoing in islice(self._output, 1, None):
-            if outgoing.fd >= 0 or run_len > _JOIN_MAX_LEN or (outgoing.droppable and self._dropped):
+        run, run_len = list[bytes](), 0
+        for outgoing in self._output:
+            if run and (len(run) == _JOIN_MAX or run_len > _JOIN_MAX_LEN or (outgoing.droppable and self._dropped)):
                 break
             run.append(outgoing.line)
             run_len += len(outgoing.line)
-        return self._socket.send(b"".join(run), socket.MSG_NOSIGNAL)
+            if outgoing.fd >= 0:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [outgoing.fd]))]
+                sent_len = self._socket.sendmsg(run, rights, socket.MSG_NOSIGNAL)
+                # Even a partial send has carried the descriptor; what is left of the lines goes without.
+                os.close(outgoing.fd)
+                outgoing.fd = -1
+                return sent_len
+        return self._socket.sendmsg(run, (), socket.MSG_NOSIGNAL)
 
     def _took(self, sent_len: int) -> None:
         self.unread_len -= sent_len
@@ -289,10 +313,6 @@ class Connection:
             first = self._output[0]
             self._droppable_count -= first.droppable
             first.droppable = False  # no longer, once a byte of it has left
-            if first.fd >= 0:
-                # A partial send has carried the descriptor; the rest of the line goes without.
-                os.close(first.fd)
-                first.fd = -1
             if sent_len < len(first.line):
                 first.line = first.line[sent_len:]
                 return

@@ -92,6 +92,8 @@ class Seen(NamedTuple):
     time_ns: int
     local_port: int
     remote_port: int
+    other_port: int
+    """The remote port it came from where that is not the flow's; else 0."""
 
 
 class SeenIcmp(NamedTuple):
@@ -171,17 +173,22 @@ class Flows:
         self.c: Any = ffi.gc(table, lib.punchd_flows_free)
         self._flow: Any = ffi.new("struct punchd_flow *")
 
-    def put(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int, token: int) -> None:
-        """Add a flow, or give it another token; ValueError when the table is full."""
+    def put(
+        self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int, token: int
+    ) -> None:
+        """Add a flow, or give it another token; ValueError when the table is full.
+
+        With remote_port None it is told of incoming segments that no whole flow knows.
+        """
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         _check(lib.punchd_flows_put(self.c, self._flow, token), "flows_put")
 
-    def drop(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> bool:
+    def drop(self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> bool:
         """Forget a flow; False if it was not there."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         return lib.punchd_flows_drop(self.c, self._flow) == lib.PUNCHD_OK
 
-    def get(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> int:
+    def get(self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> int:
         """The token, or 0."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         return lib.punchd_flows_get(self.c, self._flow)
@@ -272,10 +279,13 @@ class Ring:
 class RawSender:
     """The raw socket that crafted segments leave by. One to an own address is an injection."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_bare", "_fd")
 
     def __init__(self) -> None:
         self._fd = _check(lib.punchd_raw_open(), "raw_open")
+        self._bare: Any = ffi.new("struct punchd_segment *")
+        self._bare.family = 4
+        self._bare.options.window_scale = _NO_SCALE
 
     def fileno(self) -> int:
         return self._fd
@@ -303,6 +313,17 @@ class RawSender:
         _fill_segment(c, segment)
         count = len(shots) if count is None else count
         return _check(lib.punchd_send_spray(self._fd, c, shots.c, count), "send_spray")
+
+    def send_bare(
+        self, src: tuple[str, int], dst: tuple[str, int], *, flags: int, seq: int, ack: int, window: int, ttl: int
+    ) -> None:
+        """One segment without options: what punchd says on the path itself, some of them for each attempt."""
+        bare = self._bare
+        ffi.memmove(bare.src, _packed(src[0]), 4)
+        ffi.memmove(bare.dst, _packed(dst[0]), 4)
+        bare.src_port, bare.dst_port = src[1], dst[1]
+        bare.seq, bare.ack, bare.window, bare.flags, bare.ttl = seq, ack, window, flags, ttl
+        _check(lib.punchd_send_segments(self._fd, bare, 1), "send_segments")
 
     def _send_crafted(self, segments: list[Segment]) -> int:
         structs = ffi.new("struct punchd_segment[]", len(segments))
@@ -391,11 +412,12 @@ def detach_filter(fd: int) -> None:
     _check(lib.punchd_filter_detach(fd), "filter_detach")
 
 
-def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> None:
+def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> None:
     ffi.memmove(c.local, _packed(local), 4)
     ffi.memmove(c.remote, _packed(remote), 4)
     c.local_port = local_port
-    c.remote_port = remote_port
+    c.remote_port = remote_port or 0
+    c.any_port = remote_port is None
     c.family = 4
     c.protocol = protocol
 
@@ -433,7 +455,7 @@ def _seen(record: Any) -> Seen | SeenIcmp:
         record.token, bool(record.outgoing), segment.flags, segment.seq, segment.ack, segment.window,
         segment.ttl, segment.payload_len, bytes(ffi.buffer(record.bytes, record.bytes_len)),
         options.mss or None, _scale(options), bool(options.sack_permitted), _timestamps(options),
-        record.time_ns, *ports,
+        record.time_ns, *ports, record.other_port,
     )  # fmt: skip
 
 

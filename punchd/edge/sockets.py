@@ -9,6 +9,7 @@ import sys
 from functools import cache
 
 from punchd.edge import native
+from punchd.edge.routes import Routes
 
 IP_MINTTL = 21  # linux/in.h; Python has no name for it
 _MIN_TTL = 2
@@ -100,12 +101,18 @@ def _drop_filter(sock: socket.socket) -> None:
         pass  # there was none
 
 
-def datagram(local: tuple[str, int], remote: tuple[str, int]) -> socket.socket:
-    """A UDP socket connected to the peer. OSError: EADDRINUSE."""
+def datagram(local: tuple[str, int], remote: tuple[str, int], *, shared: bool = False) -> socket.socket:
+    """A UDP socket connected to the peer; `shared`: from a port that edge/stun.py keeps. OSError: EADDRINUSE.
+
+    Until it is connected, a shared port's datagrams may land in either socket: those are dropped here.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         sock.bind(local)
         sock.connect(remote)
+        while shared and _drops_one(sock):
+            pass
     except OSError:
         sock.close()
         raise
@@ -154,6 +161,14 @@ def read_tagged_from(sock: socket.socket, tag: bytes, address: str) -> tuple[int
             return None
         if sender[0] == address and data.startswith(tag) and len(data) == len(tag) + 1:
             return data[-1], sender[1]
+
+
+def _drops_one(sock: socket.socket) -> bool:
+    try:
+        sock.recv(_TAG_ROOM)
+    except OSError:
+        return False
+    return True
 
 
 def send_datagram(sock: socket.socket, data: bytes, ttl: int | None) -> None:
@@ -207,6 +222,7 @@ def restore(sock: socket.socket, tag: bytes | None = None) -> None:
     """
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, -1)
     if tag is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         native.attach_tag_filter(sock.fileno(), tag)
         while read_tagged(sock, tag) not in (None, STRANGER):
             pass  # signals that came before the filter did; the application's data stays
@@ -239,9 +255,12 @@ def is_free(port: int, *, stream: bool) -> bool:
 
 def source_address(target: str) -> str:
     """The local address from which this host would send to `target`; OSError ENETUNREACH without a route."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        probe.connect((target, 9))
-        return str(probe.getsockname()[0])
+    return _routes().source_address(target)
+
+
+@cache
+def _routes() -> Routes:
+    return Routes()
 
 
 def _begin_connect(sock: socket.socket, remote: tuple[str, int]) -> None:

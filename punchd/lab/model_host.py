@@ -26,10 +26,11 @@ from punchd.lab.model_net import (
     IcmpError,
     Net,
     Packet,
+    Refused,
     Segment,
     refusal,
 )  # fmt: skip
-from punchd.words.events import ACK, RST, SYN, WINDOWS
+from punchd.words.events import ACK, RST, SYN, WINDOWS, Signal
 
 FULL_TTL = 64
 WINDOW = 64240
@@ -360,13 +361,20 @@ class Kernel:
 
     # -- the wire ------------------------------------------------------------------------------------------------
 
-    def receive(self, packet: Packet, ttl: int) -> None:
-        """A packet has arrived: the ring first, then the host's firewall, then the stack; then the daemon wakes."""
+    def receive(self, packet: Packet, ttl: int) -> Refused | None:
+        """A packet has arrived: the ring first, then the host's firewall, then the stack; then the daemon wakes.
+
+        A datagram for no socket is refused, which the net makes an ICMP error of.
+        """
         if self.sights is not None and _keeps_incoming(packet):
             self.sights.append((packet, False, ttl))
+        refused = None
         if self._firewall is None or self._firewall.inbound(packet, self.clock.now) is not None:
+            if isinstance(packet, Datagram) and (packet.dst, packet.src) not in self.datagrams:
+                refused = Refused(0.0)
             self._dispatch(packet)
         self.on_idle()
+        return refused
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """A timer of the kernel's."""
@@ -386,9 +394,9 @@ class Kernel:
             del self.streams[(sock.port, sock.remote)]
 
     def refuse(self, segment: Segment) -> None:
-        """A RST that belongs to no socket: punchd's rules drop it, where there are any."""
+        """A RST that belongs to no socket: punchd's rules, where there are any, drop it unless it refuses a SYN."""
         reset = refusal(segment)
-        if reset is not None and not self.muted:
+        if reset is not None and (reset.flags & ACK or not self.muted):
             reset.ttl = FULL_TTL
             self.emit(reset)
 
@@ -404,6 +412,8 @@ class Kernel:
 
     def _dispatch(self, packet: Packet) -> None:
         if isinstance(packet, Segment):
+            if self.muted and packet.flags & (_SYN_ACK | RST) == SYN and packet.window == WINDOWS[Signal.FIRE]:
+                return  # by rule: a punchd crafted it for the ring alone
             sock: Tcp | Listener | None = self.streams.get((packet.dst, packet.src))
             sock = sock or self.listeners.get(packet.dst)
             if sock is not None:

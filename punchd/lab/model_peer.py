@@ -201,13 +201,19 @@ class Daemon:
             if event is not None:
                 self._inbox.append(event)
 
+    def _stray(self, packet: Segment, ttl: int) -> seen.Event | None:
+        """csrc/frame.c, token_of_segment: from a port of the peer's that no pair knows, to one that a pair has."""
+        pairs = (pair for (stream, local, _), pair in self._keys.items() if stream and local == packet.dst)
+        pair = next(pairs, None)
+        return None if pair is None else seen.StraySeen(pair, packet.src, packet.flags, ttl)
+
     def _event(self, sighting: Sighting) -> seen.Event | None:
         packet, outgoing, ttl = sighting
         if isinstance(packet, Segment):
             key = (True, packet.src, packet.dst) if outgoing else (True, packet.dst, packet.src)
             pair = self._keys.get(key)
             if pair is None:
-                return None
+                return None if outgoing else self._stray(packet, ttl)
             if self.held[pair].lanes is not None and (outgoing or packet.flags & seen.RST):
                 return None
             options = SYN_OPTIONS if packet.flags & _SYN else _NO_OPTIONS
@@ -355,7 +361,7 @@ class Daemon:
                     holding.lanes[lane] = sock
                 holding.lanes.setdefault(lane)
             if stream:
-                window = seen.WINDOWS[effect.signal]
+                window = seen.WINDOWS[seen.Signal.FIRE if effect.flags & _SYN else effect.signal]
                 self.kernel.emit(Segment(*lane, effect.flags, effect.seq, effect.ack, window, ttl))
             else:
                 self.kernel.emit(Datagram(*lane, holding.tag + bytes([effect.signal]), ttl))

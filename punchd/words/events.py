@@ -59,6 +59,16 @@ class SegmentSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class StraySeen:
+    """A TCP segment of the peer's address came to this pair's port from another port: some NAT changes ports."""
+
+    pair: int
+    port: int
+    flags: int
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
 class SignalSeen:
     """The peer's punchd signalled on this pair; the sequence numbers or the tag were right."""
 
@@ -98,6 +108,15 @@ class IcmpSeen:
     type: int
     code: int
     sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRefused:
+    """The kernel would not send a packet of this pair: EPERM when a rule of this host drops it. The pair goes on."""
+
+    pair: int
+    effect: str
+    errno: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +168,19 @@ class DeadlinePassed:
     """The time the machine named in `deadline` has come."""
 
 
-PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed | Withheld | Called
+PairEvent = (
+    SegmentSeen
+    | StraySeen
+    | SignalSeen
+    | Connected
+    | Readable
+    | SocketFailed
+    | IcmpSeen
+    | PacketRefused
+    | EffectFailed
+    | Withheld
+    | Called
+)
 Event = PairEvent | CallHeard | Cancelled | Settled | DeadlinePassed
 
 WINDOWS = {Signal.FIRE: 20550, Signal.ANSWER: 20545, Signal.COMMIT: 20547, Signal.PRIME: 20560}

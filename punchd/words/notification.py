@@ -19,7 +19,8 @@ class Opening(IntEnum):
     decides who may come first.
 
     PRIMED   the initiator's dies on its way, before the notification leaves; then the responder's goes all the way
-    CROSSED  both go all the way: for a NAT at the initiator that does not outlive a time exceeded
+    CROSSED  both go all the way: for a NAT at the initiator that does not outlive a time exceeded; techniques that
+             begin with a SYN open as if re-fired, since two SYNs that meet leave it open who answered whom
     REFIRED  the responder's dies on its way; the initiator's goes all the way, again and again until it is heard
     CALLED   as REFIRED, but once, on the responder's second message: for a NAT at the responder that punishes strays
     """

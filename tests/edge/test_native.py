@@ -289,6 +289,17 @@ class TestFlows:
         quoted[9] = UDP
         assert 77 == flows.get_quoted(icmp(bytes(quoted)))
 
+    def test_a_flow_of_any_port_is_one_of_its_own(self) -> None:
+        """Dropping the one must not drop the other, and an ICMP error is never about the one without a port."""
+        flows = flows_with(SYN)
+        flows.put(SYN.src, SYN.src_port, remote=SYN.dst, remote_port=None, protocol=TCP, token=78)
+        assert [77, 78, 0] == [
+            flows.get(SYN.src, SYN.src_port, remote=SYN.dst, remote_port=port, protocol=TCP)
+            for port in (SYN.dst_port, None, 0)
+        ]
+        assert flows.drop(SYN.src, SYN.src_port, remote=SYN.dst, remote_port=None, protocol=TCP)
+        assert 77 == flows.get_quoted(icmp(build(SYN)[:28]))
+
     @given(st.lists(st.tuples(st.sampled_from("pdg"), st.integers(0, 40), st.integers(1, 2**64 - 1)), max_size=200))
     def test_the_table_behaves_like_a_dict(self, steps: list[tuple[str, int, int]]) -> None:
         """Deleting moves followers back: no gap may hide one of them."""

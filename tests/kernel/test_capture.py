@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from netns import A, B, Net, fresh_port
@@ -31,9 +32,9 @@ class Bench:
             self.ring = Ring(LO, HI, hole_ttl=TTL, flows=self.flows, frames=frames, sift=sift)
         self.a, self.b = net.sender("a"), net.sender("b")
 
-    def out(self, *, flags: int, ttl: int = 64, port: int = 0, seq: int = 1) -> Segment:
+    def out(self, *, flags: int, ttl: int = 64, port: int = 0, seq: int = 1, window: int = 1000) -> Segment:
         return Segment(src=A, dst=B, src_port=port or self.port, dst_port=self.far_port, seq=seq, flags=flags,
-                       ttl=ttl)  # fmt: skip
+                       ttl=ttl, window=window)  # fmt: skip
 
     def back(self, *, flags: int, window: int = 1000, seq: int = 1) -> Segment:
         return Segment(src=B, dst=A, src_port=self.far_port, dst_port=self.port, seq=seq, flags=flags,
@@ -79,9 +80,15 @@ def checksums_hold(packet: bytes) -> bool:
 
 
 def test_outgoing_syns_and_low_ttl_segments_are_seen(bench: Bench) -> None:
-    """syni needs the number of the kernel's own SYN; the journal needs every hole."""
+    """syni needs the number of the kernel's own SYN, and the ACK that its stack sends at hole range."""
     bench.a.send([bench.out(flags=SYN), bench.out(flags=ACK, ttl=TTL), bench.out(flags=ACK, ttl=TTL + 1)])
     assert [(SYN, 64), (ACK, TTL)] == segments(bench.seen(), outgoing=True)
+
+
+def test_our_own_primers_are_not_seen(bench: Bench) -> None:
+    """Who sent it knows of it; to be woken for it would cost each attempt a step."""
+    bench.a.send([bench.out(flags=ACK, ttl=TTL, window=native.WINDOW_PRIME), bench.out(flags=SYN)])
+    assert [(SYN, 64)] == segments(bench.seen(), outgoing=True)
 
 
 def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Bench) -> None:
@@ -101,6 +108,19 @@ def test_segments_of_other_flows_and_ports_are_not_told(bench: Bench) -> None:
     """The ring sees the whole punch range; Python must only hear of its own attempts."""
     bench.a.send([bench.out(flags=SYN, port=fresh_port()), bench.out(flags=SYN, port=LO - 1)])
     assert [] == segments(bench.seen(), outgoing=True)
+
+
+def test_segments_from_another_port_are_told_with_it_where_asked_for(bench: Bench) -> None:
+    """A NAT of the peer's that changes ports is to be seen; what leaves to another port is somebody else's."""
+    stray = fresh_port()
+    elsewhere = [replace(bench.back(flags=SYN), src_port=stray), bench.back(flags=SYN)]
+    bench.b.send(elsewhere)
+    assert [0] == [s.other_port for s in bench.seen() if isinstance(s, Seen) and not s.outgoing]
+    bench.flows.put(A, bench.port, remote=B, remote_port=None, protocol=socket.IPPROTO_TCP, token=TOKEN + 1)
+    bench.b.send(elsewhere)
+    bench.a.send([replace(bench.out(flags=SYN), dst_port=stray)])
+    seen = [(s.token, s.outgoing, s.other_port) for s in bench.seen() if isinstance(s, Seen) and s.flags == SYN]
+    assert [(TOKEN, False, 0), (TOKEN + 1, False, stray)] == sorted(seen)
 
 
 def test_foreign_segments_wake_nobody_when_the_ring_sifts(net: Net) -> None:

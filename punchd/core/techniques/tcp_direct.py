@@ -54,7 +54,7 @@ def initiator(pair: Pair) -> Script:
 
 
 def responder(pair: Pair) -> Script:
-    if pair.waits:
+    if pair.offer.opening is not Opening.PRIMED:
         pair.do(Listen, ttl=pair.hole)
         yield from reached(pair)
     else:
