@@ -151,6 +151,29 @@ int punchd_flows_drop(struct punchd_flows *flows,
 		      const struct punchd_flow *flow);
 
 /**
+ * punchd_flows_put_shots() - Add a flow per shot of a spray
+ * @flows:	the table
+ * @flow:	as for punchd_flows_put(); its ports are not looked at
+ * @shots, @n:	source ports are local, destination ports remote; those that
+ *		are added or were there with this token come first afterwards
+ * @token:	not 0
+ * Return: how many those are; others belong to another token or found no room
+ */
+size_t punchd_flows_put_shots(struct punchd_flows *flows,
+			      const struct punchd_flow *flow,
+			      struct punchd_shot *shots, size_t n,
+			      uint64_t token);
+
+/**
+ * punchd_flows_drop_shots() - Forget a flow per shot, if it has this token
+ * @flows, @flow, @shots, @n, @token: as for punchd_flows_put_shots()
+ */
+void punchd_flows_drop_shots(struct punchd_flows *flows,
+			     const struct punchd_flow *flow,
+			     const struct punchd_shot *shots, size_t n,
+			     uint64_t token);
+
+/**
  * punchd_flows_get() - Look a flow up
  * @flows, @flow: the table, and which one
  * Return: its token, or 0

@@ -205,6 +205,46 @@ int punchd_flows_drop(struct punchd_flows *flows,
 	return PUNCHD_OK;
 }
 
+size_t punchd_flows_put_shots(struct punchd_flows *flows,
+			      const struct punchd_flow *flow,
+			      struct punchd_shot *shots, size_t n,
+			      uint64_t token)
+{
+	struct punchd_flow one = *flow;
+	struct punchd_shot shot;
+	size_t i, taken = 0;
+	uint64_t holder;
+
+	for (i = 0; i < n; i++) {
+		shot = shots[i];
+		one.local_port = shot.src_port;
+		one.remote_port = shot.dst_port;
+		holder = punchd_flows_get(flows, &one);
+		if (holder ? holder != token :
+			     punchd_flows_put(flows, &one, token) < 0)
+			continue;
+		shots[i] = shots[taken];
+		shots[taken++] = shot;
+	}
+	return taken;
+}
+
+void punchd_flows_drop_shots(struct punchd_flows *flows,
+			     const struct punchd_flow *flow,
+			     const struct punchd_shot *shots, size_t n,
+			     uint64_t token)
+{
+	struct punchd_flow one = *flow;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		one.local_port = shots[i].src_port;
+		one.remote_port = shots[i].dst_port;
+		if (punchd_flows_get(flows, &one) == token)
+			punchd_flows_drop(flows, &one);
+	}
+}
+
 uint64_t punchd_flows_get(const struct punchd_flows *flows,
 			  const struct punchd_flow *flow)
 {

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from punchd import __version__
+from punchd.core.budget import Limit
 from punchd.daemon.config import DEFAULT_SOCKET, HOLE_TTL, HOLE_TTL_MAX, Config
 from punchd.words.addresses import Endpoint
 from punchd.words.errors import PunchdError
@@ -35,6 +36,15 @@ from punchd.words.errors import PunchdError
               metavar="SECONDS", help="How often a kept endpoint's mapping is refreshed.")  # fmt: skip
 @click.option("--endpoints-per-uid", default=32, show_default=True, type=click.IntRange(1),
               help="Open `endpoint` requests that one user may have.")  # fmt: skip
+@click.option("--target-budget", default="2000/1200", show_default=True, metavar="RATE/BURST",
+              callback=lambda _, __, text: _limit(text),
+              help="Packets per second that may reach one address, and how many at once after a rest.")  # fmt: skip
+@click.option("--caller-budget", default="8000/4800", show_default=True, metavar="RATE/BURST",
+              callback=lambda _, __, text: _limit(text),
+              help="The same of all packets for one user, those included that die on their way.")  # fmt: skip
+@click.option("--host-budget", default="16000/9600", show_default=True, metavar="RATE/BURST",
+              callback=lambda _, __, text: _limit(text),
+              help="The same for all users together.")  # fmt: skip
 @click.option("--journal", default=None, metavar="FOLDER", help="Write one journal per attempt into this folder.")
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
@@ -59,6 +69,13 @@ def _endpoints(texts: tuple[str, ...]) -> tuple[Endpoint, ...]:
         return tuple(Endpoint.parse(text) for text in texts)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _limit(text: str) -> Limit:
+    rate, slash, burst = text.partition("/")
+    if not (slash and rate.isdecimal() and burst.isdecimal() and int(rate) and int(burst)):
+        raise click.BadParameter(f"{text!r} is not like 2000/1200")
+    return Limit(float(rate), int(burst))
 
 
 def _spare_init(package: str) -> None:

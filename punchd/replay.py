@@ -42,6 +42,7 @@ from punchd.words.events import (
     SignalSeen,
     SocketFailed,
     StraySeen,
+    Withheld,
 )
 
 
@@ -129,16 +130,17 @@ def _names(effects: tuple[Written, ...]) -> str:
 class _Drawn(Ports):
     """Draws what the journal says was drawn."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "_seeds")
 
     def __init__(self, steps: tuple[Step, ...], *, initiating: bool) -> None:
-        opened = [
-            fields
+        effects = [
+            effect
             for step in steps
             if not isinstance(step.event, CallHeard)  # it names the port
-            for name, fields in step.effects
-            if name == "OpenPair"
+            for effect in step.effects
         ]
+        self._seeds = [fields["seed"] for name, fields in effects if name == "OpenFan"]
+        opened = [fields for name, fields in effects if name == "OpenPair" or (name == "OpenFan" and initiating)]
         if not initiating:  # a responder draws only what it opens for the second time
             seen: set[int] = set()
             opened = [fields for fields in opened if _again(seen, fields["pair"])]
@@ -148,6 +150,11 @@ class _Drawn(Ports):
         if not self._left:
             raise JournalError("it ends before its attempt had begun, or the core draws more ports today")
         return self._left.pop(0)
+
+    def seed(self) -> int:
+        if not self._seeds:
+            raise JournalError("it ends before its attempt had begun, or the core draws more fans today")
+        return int(self._seeds.pop(0))
 
 
 def _again(seen: set[int], pair: int) -> bool:
@@ -185,6 +192,8 @@ def _tell_event(event: Event) -> str:
             return f"! pair {event.pair}: {event.effect} was not sent, errno {event.errno}"
         case EffectFailed():
             return f"! pair {event.pair}: {event.code}, {event.cause}"
+        case Withheld():
+            return f"! pair {event.pair}: the budget refuses for {event.for_s * 1000:.1f} ms"
         case CallHeard():
             return f"< second message: {len(event.message.ready)} ready"
         case Called():
@@ -212,6 +221,9 @@ _FLAGS = {Flags.SYN: "SYN", Flags.SYN | Flags.ACK: "SYN-ACK", Flags.ACK: "ACK", 
 # Effect -> sign and words, with the effect's own fields.
 _EFFECTS = {
     "OpenPair": "+ pair {pair}: {technique}, port {local_port} to {remote_address}:{remote_port}",
+    "OpenFan": "+ pair {pair}: {technique} to {remote_address}",
+    "Spray": "> pair {pair}: {signal} on {lanes} lanes, ttl {ttl}",
+    "Adopt": "= pair {pair}: port {local_port} to port {remote_port}, the others forgotten",
     "Connect": "+ pair {pair}: connect, ttl {ttl}",
     "Abort": "x pair {pair}: abort",
     "Listen": "+ pair {pair}: listen, ttl {ttl}",
@@ -235,8 +247,10 @@ def _tell_effect(name: str, fields: dict[str, Any]) -> str:
     known = dict(fields)
     if known.get("ttl", 0) is None:
         known["ttl"] = "full"
-    if name == "Tell":
+    if name in ("Tell", "Spray"):
         known["signal"] = Signal(fields["signal"]).name
+    if name == "Spray":
+        known["lanes"] = len(fields["lanes"])
     if name == "Finish" and "code" in fields["outcome"]:
         return f"! {fields['outcome']['code']}: {fields['outcome']['message']}"
     if name == "Report" and fields["progress"]["code"]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchd.core import plan
 from punchd.core.attempt import Attempt
 from punchd.daemon.journal import head_of
 from punchd.lab.model import World
@@ -19,6 +20,8 @@ from punchd.replay import ladder, main, replay
 from punchd.wire.journal import JournalError, encode_head, encode_step
 from punchd.words.effects import Effect
 from punchd.words.events import Event
+from punchd.words.notification import Opening
+from punchd.words.plan import Row
 
 TECHNIQUES = ["tcp-simopen", "tcp-midstream", "tcp-syni", "tcp-nutss", "tcp-direct"]
 
@@ -63,6 +66,16 @@ def test_datagrams_replay() -> None:
     """No ring, other effects."""
     for book in journals(transport="udp", loss=0.3):
         assert () == replay(book).differences
+
+
+@pytest.mark.parametrize("technique", ["tcp-birthday", "udp-birthday"])
+def test_fans_replay(technique: str) -> None:
+    """All lanes from the seeds that the journal holds; refusals of the budget are events like others."""
+    for lanes in (plan.own_random(), plan.peers_random()):
+        rows = [Row(technique, opening, lanes=lanes) for opening in (Opening.PRIMED, Opening.REFIRED)]
+        for book in journals("random", "linux", rows=rows, transport=technique[:3], timeout_s=2.0):
+            assert () == replay(book).differences
+            assert not [line for line in ladder(replay(book)) if "{" in line]
 
 
 def test_a_core_that_does_something_else_is_told() -> None:

@@ -34,10 +34,10 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from punchd.core import verdict
-from punchd.core.pair import Pair, ScriptEvent, Terms
+from punchd.core.pair import Pair, ScriptEvent, Terms, secret_tag
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.addresses import Endpoint
-from punchd.words.effects import Effect, Finish, OpenPair, Report
+from punchd.words.effects import Effect, Finish, OpenFan, OpenPair, Report
 from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, Settled
 from punchd.words.notification import SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
@@ -152,7 +152,12 @@ class Attempt:
     def _run(self, pair: Pair) -> None:
         technique = TECHNIQUES[pair.offer.technique]
         script = technique.initiator if self.terms.initiating else technique.responder
-        pair.do(OpenPair, technique.name, pair.own_port, self.remote, pair.aim_port, ours=self.terms.initiating)
+        place, ours = (pair.own_port, self.remote, pair.aim_port), self.terms.initiating
+        if pair.offer.fan is None:
+            pair.do(OpenPair, technique.name, *place, ours=ours)
+        else:
+            tag = b"" if pair.stream else secret_tag(self.terms.nonce, "udp")
+            pair.do(OpenFan, technique.name, *place, ours=ours, tag=tag, seed=pair.lanes.seed)
         pair.start(script(pair), self.now)
 
     def _report_losers(self, winner: Pair | None) -> None:

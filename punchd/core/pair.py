@@ -29,6 +29,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
+from punchd.core.evidence import Evidence
+from punchd.core.lanes import Rounds
 from punchd.words.effects import Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
 from punchd.words.events import (
     ACK,
@@ -49,8 +51,9 @@ from punchd.words.events import (
     SignalSeen,
     SocketFailed,
     StraySeen,
+    Withheld,
 )
-from punchd.words.notification import Opening, Syn
+from punchd.words.notification import Opening, Spread, Syn
 from punchd.words.plan import Candidate
 
 P = ParamSpec("P")
@@ -70,6 +73,7 @@ SYN_HOLE_S = 100.0  # Linux: 120 s (nf_conntrack_tcp_timeout_syn_sent)
 ACK_HOLE_S = 240.0  # Linux: 300 s for a picked-up connection without reply
 UDP_HOLE_S = 12.0  # home gateways: from 30 s after a single packet (Hätönen et al. 2010)
 SEQ_MASK = 0xFFFFFFFF
+_NO_SPREAD = Spread(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,45 +90,13 @@ class Terms:
     blind: bool = False
 
 
-@dataclass(slots=True)
-class Evidence:
-    """What the packets of one pair did, for the verdict; nothing else is remembered of them."""
-
-    own_syn: bool = False
-    own_syn_ack: bool = False
-    peer_syn: bool = False
-    peer_syn_ack: bool = False
-    signals: int = 0
-    rst_ttl: int | None = None
-    icmp: tuple[int, int, str] | None = None
-    errno: int | None = None
-    failed_effect: str | None = None
-    connects: bool = False
-    """A connect() was asked for, so a SYN of ours must leave."""
-    acknowledged: bool = False
-    """The peer's SYN-ACK acknowledged our SYN, so our kernel must react."""
-    peer_ttl: int | None = None
-    """The highest TTL of the peer's own segments: a RST with another one is some box's on the path."""
-    other_port: int | None = None
-    """The port of the peer's address from which a SYN came, if that is not the one it named."""
-    send_errno: int | None = None
-
-    def told(self, signal: Signal) -> bool:
-        """Whether the peer's punchd signalled this."""
-        return bool(self.signals & 1 << signal)
-
-    def heard(self) -> bool:
-        """Whether the peer itself was heard at all."""
-        return self.peer_syn or self.peer_syn_ack or self.signals > 0
-
-
 class Pair:
     """A candidate pair (RFC 8445) and the script that works on it."""
 
     __slots__ = (
         "_again", "_interval", "after_s", "aim_port", "answered", "calls", "closed", "committed", "connected",
         "deadline", "early", "evidence", "fail_cause", "fail_code", "fired_at", "given", "handshake", "index",
-        "moved", "now", "offer", "outbox", "own_port", "own_syn", "primed", "proven", "rcv_nxt",
+        "lanes", "moved", "now", "numbered", "offer", "outbox", "own_port", "own_syn", "primed", "proven", "rcv_nxt",
         "reach_at", "script", "snd_nxt", "syn", "terms",
     )  # fmt: skip
 
@@ -132,6 +104,7 @@ class Pair:
         self.index = index
         self.offer = candidate.offer
         self.own_port, self.aim_port, self.after_s = candidate.own_port, candidate.aim_port, candidate.after_s
+        self.lanes = Rounds(candidate.own or _NO_SPREAD, candidate.aims or _NO_SPREAD, candidate.seed)
         self.terms = terms
         self.outbox = outbox
         self.evidence = Evidence()
@@ -146,7 +119,7 @@ class Pair:
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
-        self.calls = False
+        self.calls = self.numbered = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -163,6 +136,17 @@ class Pair:
     def blind(self) -> bool:
         """This host knows only what its sockets say, and its kernel answers the peer by itself."""
         return self.terms.blind
+
+    @property
+    def stream(self) -> bool:
+        """TCP rather than UDP."""
+        return self.offer.technique.startswith("tcp")
+
+    def number(self, label: str) -> None:
+        """Sequence numbers from the nonce, the same at both ends and unknown to others: no SYN has to tell them."""
+        a, b = secret_number(self.terms.nonce, f"A {label}"), secret_number(self.terms.nonce, f"B {label}")
+        self.snd_nxt, self.rcv_nxt = (a, b) if self.terms.initiating else (b, a)
+        self.numbered = True
 
     def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:
         """Ask for an effect on this pair."""
@@ -307,7 +291,7 @@ class Pair:
 
     def feed(self, event: ScriptEvent, now: float) -> ScriptEvent:
         """Take one event: evidence first, then the script. Returns it as understood: a signal is no mere segment."""
-        if self.closed or self.script is None:
+        if self.closed or self.script is None or self._is_of_another_lane(event):
             return event
         self.now = now
         event = self._witness(event)
@@ -359,6 +343,11 @@ class Pair:
             return None
         return round((self.reach_at - self.fired_at) * 1000, 2)
 
+    def _is_of_another_lane(self, event: ScriptEvent) -> bool:
+        if self.lanes.chosen is None or not isinstance(event, SegmentSeen | SignalSeen):
+            return False
+        return (event.local_port, event.remote_port) != self.lanes.chosen
+
     def _witness(self, event: ScriptEvent) -> ScriptEvent:
         seen = self.evidence
         match event:
@@ -389,7 +378,7 @@ class Pair:
                 self.fail(event.code, event.cause)
             case Readable():
                 self.committed = True
-            case DeadlinePassed() | Called():
+            case DeadlinePassed() | Called() | Withheld():
                 pass
         return event
 
@@ -397,28 +386,30 @@ class Pair:
         seen, kind = self.evidence, event.flags & (SYN_ACK | RST)
         if event.outgoing:
             if kind == SYN:
-                seen.own_syn, self.own_syn, self.snd_nxt = True, event, (event.seq + 1) & SEQ_MASK
+                seen.own_syn, self.own_syn = True, event
             elif kind == SYN_ACK:
                 seen.own_syn_ack = True
-                self.snd_nxt, self.rcv_nxt = (event.seq + 1) & SEQ_MASK, event.ack
+            if kind & SYN and not self.numbered:
+                self.snd_nxt = (event.seq + 1) & SEQ_MASK
+                self.rcv_nxt = event.ack if kind & ACK else self.rcv_nxt
             return event
         if event.flags & RST:
             if seen.rst_ttl is None:
                 seen.rst_ttl = event.ttl
             return event
         seen.peer_ttl = max(seen.peer_ttl or 0, event.ttl)
-        if kind == SYN:
-            seen.peer_syn, self.rcv_nxt = True, (event.seq + 1) & SEQ_MASK
-        elif kind == SYN_ACK:
-            seen.peer_syn_ack = True
-            seen.acknowledged |= event.ack == self.snd_nxt
-            self.rcv_nxt = (event.seq + 1) & SEQ_MASK
+        if kind & SYN:
+            seen.peer_syn |= kind == SYN
+            seen.peer_syn_ack |= kind == SYN_ACK
+            seen.acknowledged |= kind == SYN_ACK and event.ack == self.snd_nxt
+            if not self.numbered:
+                self.rcv_nxt = (event.seq + 1) & SEQ_MASK
         elif self.snd_nxt is not None and self.rcv_nxt is not None:
             signal = BY_WINDOW.get(event.window)
             right = event.seq == (self.rcv_nxt - 1) & SEQ_MASK and event.ack == self.snd_nxt
             if signal is not None and right:
                 self._heard_signal(signal)
-                return SignalSeen(self.index, signal)
+                return SignalSeen(self.index, signal, event.local_port, event.remote_port)
         return event
 
     def _heard_signal(self, signal: Signal) -> None:

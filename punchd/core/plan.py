@@ -28,7 +28,7 @@ from punchd.core.ports import Ports
 from punchd.core.prospects import OPENINGS, Prospect, prospect
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.nat import Allocation, Dependence, NatClass
-from punchd.words.notification import OFFERS_MAX, Offer, Opening, Spread
+from punchd.words.notification import OFFERS_MAX, Fan, Offer, Opening, Spread
 from punchd.words.plan import Candidate, Lanes, Row, View
 
 # simopen first: least privilege, and the most NATs in the field let a SYN in after a SYN out. midstream second:
@@ -190,9 +190,36 @@ def draw(row: Row, ports: Ports) -> Candidate:
     technique = TECHNIQUES[row.technique]
     reverse = row.opening is not Opening.PRIMED
     own, peer = ports.draw(own_listens=technique.listens and not reverse, peer_listens=technique.listens and reverse)
+    if row.lanes is not None:
+        return _draw_fan(row, row.lanes, own, peer, ports.seed())
     own, peer = row.own_port or own, row.peer_port or peer
     offer = Offer(row.technique, row.seen_port or own, peer, opening=row.opening)
     return Candidate(offer, own, row.aim_port or peer, row.after_s)
+
+
+def _draw_fan(row: Row, lanes: Lanes, own: int, peer: int, seed: int) -> Candidate:
+    mine = _one(lanes.own, own)
+    fan = Fan(_one(lanes.seen, mine.first), _one(lanes.peers, peer), lanes.handshake)
+    aims = _one(lanes.aims, fan.sources.first)
+    offer = Offer(row.technique, fan.targets.first, fan.sources.first, opening=row.opening, fan=fan)
+    return Candidate(offer, _only(mine), _only(aims), row.after_s, mine, aims, seed)
+
+
+def meet(offer: Offer, ports: Ports) -> Candidate:
+    """The responder's candidate for an offer."""
+    if offer.fan is None:
+        return Candidate(offer, offer.responder_port, offer.initiator_port)
+    own, aims = offer.fan.sources, offer.fan.targets
+    return Candidate(offer, _only(own), _only(aims), own=own, aims=aims, seed=ports.seed())
+
+
+def _one(spread: Spread, port: int) -> Spread:
+    """A single port that is left open is this one; several stay to be drawn."""
+    return Spread(port) if spread.count == 1 and not spread.first else spread
+
+
+def _only(spread: Spread) -> int:
+    return spread.first if spread.count == 1 else 0
 
 
 def own_random(handshake: bool = False) -> Lanes:

@@ -21,10 +21,10 @@ class Ports:
     starts at a random place so that a restarted daemon does not meet the tuples of its former life.
     """
 
-    __slots__ = ("_connect", "_counters", "_listen", "_offsets")
+    __slots__ = ("_connect", "_counters", "_dice", "_listen", "_offsets")
 
     def __init__(self, dice: Dice, connect: PortRange = CONNECT_PORTS, listen: PortRange = LISTEN_PORTS) -> None:
-        self._connect, self._listen = connect, listen
+        self._connect, self._listen, self._dice = connect, listen, dice
         self._counters = [dice.randrange(len(connect)), dice.randrange(len(listen))]
         self._offsets = [dice.randrange(len(connect)), dice.randrange(len(connect))]
 
@@ -38,3 +38,7 @@ class Ports:
         self._counters[kind] += 1
         peer = (self._offsets[kind] + turn + place * 7919) % len(self._connect)
         return own.low + place, self._connect.low + peer
+
+    def seed(self) -> int:
+        """What the ports of a fan are drawn from (core/lanes.py)."""
+        return self._dice.randrange(1 << 63)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from punchd.core import verdict
 from punchd.core.attempt import Attempt, State
 from punchd.core.pair import Pair, ScriptEvent, Terms
+from punchd.core.plan import meet
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.effects import CallBack, Effect, HandOver
@@ -57,7 +58,8 @@ class Responding(Attempt):
             state=State.FIRING,
         )
         self.notification, self.runnable, self._ports = notification, runnable, ports
-        self._serial = notification.blind or terms.blind
+        # datagrams need no eyes: their signals are their own
+        self._serial = (notification.blind or terms.blind) and notification.transport == "tcp"
         self._offers = [
             (place, offer)
             for place, offer in enumerate(notification.offers)
@@ -89,9 +91,9 @@ class Responding(Attempt):
         pause_s = 0.0
         while self._offers and not pause_s:
             place, offer = self._offers.pop(0)
-            pair = self._start(Candidate(offer, offer.responder_port, offer.initiator_port))
+            pair = self._start(meet(offer, self._ports))
             self._places[pair.index] = place
-            pair.calls |= self._staggers and offer.opening is not Opening.PRIMED
+            pair.calls |= self._staggers and offer.opening is not Opening.PRIMED and offer.fan is None
             self._report("trying", pair)
             pause_s = self._pause(offer) if self._offers else self._pause_s
         self._next_at = self.now + pause_s
@@ -160,7 +162,7 @@ class Responding(Attempt):
         self._silence_others(pair)
         self._offers.clear()
         pair.committed = True
-        for _ in range(UDP_COMMITS if pair.offer.technique == "udp" else 1):
+        for _ in range(1 if pair.stream else UDP_COMMITS):
             pair.tell(Signal.COMMIT)
         self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=self._punched(pair)))
         self.told = True

@@ -7,7 +7,8 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 
-from punchd.core.pair import Evidence, Pair
+from punchd.core.evidence import Evidence
+from punchd.core.pair import Pair
 from punchd.words.outcomes import Failed
 
 _DOCTOR = "`punchctl doctor` names the rule, and the line that mends it"
@@ -185,7 +186,7 @@ def _cause(pair: Pair, code: str) -> dict[str, object]:
     """What was seen of one pair; a key is left out where nobody looked, or nothing came."""
     seen = pair.evidence
     cause: dict[str, object] = {"code": code, "peer_heard": seen.heard()}
-    if not pair.blind and pair.offer.technique != "udp":
+    if not pair.blind and pair.stream:
         cause["own_syn_left"] = seen.own_syn
         cause["own_syn_ack_left"] = seen.own_syn_ack
         cause["peer_syn_came"] = seen.peer_syn

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from punchd.core.budget import Limit, Limits
 from punchd.words.addresses import PUNCH_PORTS, Endpoint, PortRange
 
 DEFAULT_SOCKET = "/tmp/punchd.socket"
+_DEFAULTS = Limits()
 HOLE_TTL = 2  # past one NAT: what most hosts have
 HOLE_TTL_MAX = 16
 
@@ -24,6 +26,9 @@ class Config:
     stun              STUN servers for `endpoint` requests that name none
     keepalive_s       how often a kept endpoint's mapping is refreshed
     endpoints_per_uid open `endpoint` requests that one user may have
+    target_budget     packets that may reach one address (core/budget.py)
+    caller_budget     packets that may leave for one user
+    host_budget       packets that may leave in all
     network_memory_s  how long the TTL that was found in a network is believed; 0: never
     journal           folder for one journal per attempt; None writes none
     """
@@ -38,5 +43,8 @@ class Config:
     stun: tuple[Endpoint, ...] = ()
     keepalive_s: float = 15.0
     endpoints_per_uid: int = 32
+    target_budget: Limit = _DEFAULTS.target
+    caller_budget: Limit = _DEFAULTS.caller
+    host_budget: Limit = _DEFAULTS.host
     network_memory_s: float = 3600.0
     journal: str | None = None

@@ -11,21 +11,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from punchd.core.attempt import Attempt
+from punchd.core.budget import Budget
+from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
+from punchd.daemon.run import Caller, Journal, Run, effect_failed
 from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.errors import Code
-from punchd.words.notification import Notification, SecondMessage
-from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.outcomes import Failed, Punched
 from punchd.words.probing import KeptPort
 
 log: Any = structlog.get_logger()
@@ -33,46 +34,8 @@ log: Any = structlog.get_logger()
 FULL_TTL = 64
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
 PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
-_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 # The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
 _LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
-_TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}
-
-
-class Caller(Protocol):
-    """Who is told how an attempt goes; `name` is for the log."""
-
-    @property
-    def name(self) -> str: ...
-
-    def notification(self, notification: Notification) -> None: ...
-    def call_back(self, message: SecondMessage) -> None: ...
-    def progress(self, progress: Progress) -> None: ...
-    def early(self, fd: int, technique: str, local: str, remote: str) -> None: ...
-    def punched(self, outcome: Punched, fd: int | None) -> None: ...
-    def failed(self, outcome: Failed) -> None: ...
-    def ended(self) -> None: ...
-
-
-class Journal(Protocol):
-    """Where a run's steps are written, if anybody asked."""
-
-    def step(self, event: seen.Event | None, now: float, state: str, effects: list[do.Effect]) -> None: ...
-    def close(self) -> None: ...
-
-
-class Run:
-    """One attempt at work: its machine, its pairs' descriptors, its timer."""
-
-    __slots__ = ("attempt", "broken", "busy", "caller", "held", "inbox", "journal", "timer", "timer_at")
-
-    def __init__(self, attempt: Attempt, caller: Caller, journal: Journal | None) -> None:
-        self.attempt, self.caller, self.journal = attempt, caller, journal
-        self.held: dict[int, Held] = {}
-        self.inbox: deque[seen.Event] = deque()
-        self.busy = self.broken = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.timer_at = 0.0
 
 
 class Driver:
@@ -82,18 +45,21 @@ class Driver:
         self,
         loop: asyncio.AbstractEventLoop,
         host: Host,
+        budget: Budget,
         *,
         kept: Collection[KeptPort] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loop, self._host, self._kept, self._clock = loop, host, kept, clock
+        self._loop, self._host, self._budget, self._kept, self._clock = loop, host, budget, kept, clock
+        self._fans = Fans(loop, host, budget, clock=clock)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples: set[tuple[int, str, int, bool]] = set()
         self._ports: dict[int, int] = {}
         self._next_token = 1
         self.runs: set[Run] = set()
         self._table: dict[type[Any], Callable[[Run, Any], None]] = {
-            do.OpenPair: self._open_pair, do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
+            do.OpenPair: self._open_pair, do.OpenFan: self._open_fan, do.Spray: self._spray, do.Adopt: self._adopt,
+            do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
             do.Materialise: self._materialise, do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl,
             do.Resend: self._resend, do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear,
             do.ClosePair: self._close_pair, do.Notify: self._notify, do.CallBack: self._call_back,
@@ -110,6 +76,7 @@ class Driver:
         """Begin an attempt; its caller hears everything else."""
         run = Run(attempt, caller, journal)
         self.runs.add(run)
+        self._pay(run)
         self._guarded(run, self._begin)
         return run
 
@@ -130,6 +97,8 @@ class Driver:
 
     def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
         run.busy = True
+        if run.arriving or run.dying or run.muted:
+            self._pay(run)
         try:
             work(run)
         except Exception as error:  # a Bug of ours ends this attempt, and no other
@@ -141,6 +110,12 @@ class Driver:
             self._end(run)
         else:
             self._arm(run)
+
+    def _pay(self, run: Run) -> None:
+        """For what has been sent since it last paid: once a step."""
+        now, target = self._clock(), run.attempt.remote
+        run.muted = not self._budget.charge(target, run.caller.uid, run.arriving, run.dying, now)
+        run.arriving = run.dying = 0
 
     def _begin(self, run: Run) -> None:
         effects = run.attempt.begin()
@@ -164,16 +139,21 @@ class Driver:
             pair: int | None = getattr(effect, "pair", None)
             if pair in failed and not isinstance(effect, do.ClosePair | do.HandOver):
                 continue
+            if run.muted and isinstance(effect, do.Connect | do.Tell | do.Resend):
+                if isinstance(effect, do.Connect):
+                    failed.add(effect.pair)
+                    run.inbox.append(effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
+                continue
             try:
                 self._table[type(effect)](run, effect)
             except OSError as error:
                 if pair is None or isinstance(effect, do.Clear):
                     continue
-                if isinstance(effect, do.Resend | do.Inject | do.Tell) and error.errno in _LOST:
+                if isinstance(effect, do.Resend | do.Inject | do.Tell | do.Spray) and error.errno in _LOST:
                     run.inbox.append(seen.PacketRefused(effect.pair, type(effect).__name__, error.errno))
                     continue
                 failed.add(pair)
-                run.inbox.append(_effect_failed(pair, effect, error))
+                run.inbox.append(effect_failed(pair, effect, error))
 
     def _arm(self, run: Run) -> None:
         deadline = run.attempt.deadline
@@ -214,6 +194,8 @@ class Driver:
             if known is None:
                 continue
             run, held = known
+            if held.fan is not None and not is_of_use(record):
+                continue
             if isinstance(record, native.SeenIcmp):
                 event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
             elif record.other_port:
@@ -222,7 +204,7 @@ class Driver:
                 event = seen.SegmentSeen(
                     held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
                     record.raw, record.mss, record.window_scale, record.sack_permitted,
-                    None if record.timestamps is None else record.timestamps[0],
+                    None if record.timestamps is None else record.timestamps[0], record.local_port, record.remote_port,
                 )  # fmt: skip
             self.feed(run, event)
 
@@ -240,18 +222,44 @@ class Driver:
             effect.pair, self._next_token, run.attempt.local, effect.local_port, effect.remote_address,
             effect.remote_port, stream=stream,
         )  # fmt: skip
-        self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
-        if stream:  # of several pairs on one port the last is told of strays: they are for the verdict alone
-            self._host.flows.put(*held.flow_local, **held.flow_any_port, token=held.token)
+        self._watch_tuple(held)
+        self._enter(run, held)
+
+    def _enter(self, run: Run, held: Held) -> None:
         self._next_token += 1
-        self._tuples.add(key)
-        self._ports[effect.local_port] = self._ports.get(effect.local_port, 0) + 1
         self._tokens[held.token] = (run, held)
-        run.held[effect.pair] = held
+        run.held[held.pair] = held
+
+    def _watch_tuple(self, held: Held) -> None:
+        self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
+        if held.stream:  # of several pairs on one port the last is told of strays: they are for the verdict alone
+            self._host.flows.put(*held.flow_local, **held.flow_any_port, token=held.token)
+        self._tuples.add((held.local[1], *held.remote, held.stream))
+        self._ports[held.local[1]] = self._ports.get(held.local[1], 0) + 1
+
+    def _open_fan(self, run: Run, effect: do.OpenFan) -> None:
+        if len(self._tokens) >= PAIRS_MAX:
+            raise OSError(errno.ENFILE, f"{PAIRS_MAX} pairs are open already")
+        held = Held(
+            effect.pair, self._next_token, run.attempt.local, 0, effect.remote_address, 0, stream=not effect.tag
+        )
+        self._fans.open(held, effect, caller=run.caller.uid, report=lambda event: self.feed(run, event))
+        self._enter(run, held)
+
+    def _spray(self, run: Run, effect: do.Spray) -> None:
+        self._fans.spray(run.held[effect.pair], effect, run.caller.uid, run.inbox.append)
+
+    def _adopt(self, run: Run, effect: do.Adopt) -> None:
+        held = run.held[effect.pair]
+        self._fans.adopt(held, effect)
+        self._watch_tuple(held)
+        if held.sock is not None:
+            self._loop.add_reader(held.sock, self._on_datagram, run, held)
 
     def _connect(self, run: Run, effect: do.Connect) -> None:
         held = run.held[effect.pair]
         able = "repair" in self._host.able
+        run.count(effect.ttl)
         held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, stubborn=effect.stubborn)
         held.stubborn = effect.stubborn
         self._loop.add_writer(held.sock, self._on_writable, run, held)
@@ -286,6 +294,7 @@ class Driver:
 
     def _resend(self, run: Run, effect: do.Resend) -> None:
         if self._host.raw is not None:
+            run.count(effect.ttl)
             self._host.raw.send([native.retouch(effect.segment, effect.ttl or FULL_TTL)])
 
     def _inject(self, run: Run, effect: do.Inject) -> None:
@@ -303,6 +312,7 @@ class Driver:
         held = run.held.get(effect.pair)
         if held is None:
             return
+        run.count(effect.ttl)
         if not held.stream:
             if held.sock is not None:
                 assert held.tag is not None
@@ -313,7 +323,10 @@ class Driver:
 
     def _clear(self, run: Run, effect: do.Clear) -> None:
         held = run.held.get(effect.pair)
-        if held is not None and held.stream and self._host.raw is not None:
+        if held is not None and held.fan is not None and held.stream:
+            self._fans.clear(held, effect)
+        elif held is not None and held.stream and self._host.raw is not None:
+            run.count(effect.ttl)
             self._send(held, native.FLAG_RST, effect.seq, 0, 0, effect.ttl)
 
     def _close_pair(self, run: Run, effect: do.ClosePair) -> None:
@@ -406,7 +419,7 @@ class Driver:
             if signal is None:
                 return
             if signal in _SIGNALS:
-                self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal)))
+                self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal), held.local[1], held.remote[1]))
             elif signal == sockets.STRANGER:
                 self._loop.remove_reader(held.sock)
                 self.feed(run, seen.Readable(held.pair))
@@ -438,6 +451,10 @@ class Driver:
             held.listener.close()
             held.listener = None
         self._tokens.pop(held.token, None)
+        del run.held[held.pair]
+        if held.fan is not None:
+            self._fans.close(held)
+            return
         if held.given:  # a primer's time-exceeded that comes late must not become the application's SO_ERROR
             self._loop.call_later(GUARD_S, self._forget, held)
         else:
@@ -447,7 +464,6 @@ class Driver:
             self._ports[held.local[1]] = left
         else:
             self._ports.pop(held.local[1], None)
-        del run.held[held.pair]
 
     def _forget(self, held: Held) -> None:
         self._host.flows.drop(*held.flow_local, **held.flow_rest)
@@ -480,16 +496,4 @@ class Driver:
 
 
 _SIGNALS = frozenset(int(signal) for signal in seen.Signal)
-
-
-def _effect_failed(pair: int, effect: do.Effect, error: OSError) -> seen.EffectFailed:
-    if isinstance(effect, do.OpenPair) and error.errno == errno.EACCES:
-        code = Code.PORT_REFUSED
-    elif error.errno in _TAKEN:
-        code = Code.PORT_TAKEN
-    elif error.errno in _DESCRIPTORS:
-        code = Code.OUT_OF_DESCRIPTORS
-    else:
-        code = Code.HOST_REFUSED
-    name = type(effect).__name__
-    return seen.EffectFailed(pair, name, code, f"{name}: {error.strerror or error}")
+_OVERDRAWN = "this address has had more packets than the budget allows"

@@ -4,7 +4,10 @@ Opens and closes nothing by itself."""
 from __future__ import annotations
 
 import socket
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from punchd.daemon.fans import Fan
 
 
 class _Rest(TypedDict):
@@ -14,9 +17,13 @@ class _Rest(TypedDict):
 
 
 class Held:
-    """A pair's hold on this host. `sock` is the one that will be handed over, once there is one."""
+    """A pair's hold on this host. `sock` is the one that will be handed over, once there is one.
 
-    __slots__ = ("given", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token")
+
+    A fan has no ports before one of its lanes is adopted; they are 0.
+    """
+
+    __slots__ = ("fan", "given", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token")
 
     def __init__(
         self, pair: int, token: int, local: str, local_port: int, remote: str, remote_port: int, *, stream: bool
@@ -26,6 +33,7 @@ class Held:
         self.sock: socket.socket | None = None
         self.listener: socket.socket | None = None
         self.tag: bytes | None = None
+        self.fan: Fan | None = None
         self.given = self.stubborn = False
 
     @property

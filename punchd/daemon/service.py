@@ -18,13 +18,15 @@ import uvloop
 
 from punchd import __version__
 from punchd.core.attempt import Attempt
+from punchd.core.budget import Budget, Limits
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.admission import Admission
 from punchd.daemon.blame import Blame
 from punchd.daemon.config import Config
-from punchd.daemon.driver import Driver, Run
+from punchd.daemon.driver import Driver
 from punchd.daemon.host import Host, open_host
 from punchd.daemon.journal import Journals
+from punchd.daemon.run import Run
 from punchd.daemon.session import Call, EndpointCall, Session
 from punchd.edge.connection import Callbacks, Connection, Credentials
 from punchd.edge.control import ControlServer
@@ -46,8 +48,9 @@ class Service:
         self.loop, self.config, self.host = loop, config, host
         self.started = time.monotonic()
         self.admission = Admission(config, host, secrets.SystemRandom())
+        limits = Limits(config.target_budget, config.caller_budget, config.host_budget)
         self.kept: set[KeptPort] = set()
-        self.driver = Driver(loop, host, kept=self.kept)
+        self.driver = Driver(loop, host, Budget(limits), kept=self.kept)
         self.blame = Blame(loop)
         self.pong = _pong(host)
         """What can work here, for `ping`: the same as long as the daemon runs."""

@@ -28,7 +28,7 @@ from punchd.words.requests import Cancel, FindEndpoint, Initiate, Notify, Ping, 
 
 if TYPE_CHECKING:
     from punchd.core.attempt import Attempt
-    from punchd.daemon.driver import Run
+    from punchd.daemon.run import Run
     from punchd.daemon.service import Service
 
 log: Any = structlog.get_logger()

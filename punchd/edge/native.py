@@ -90,6 +90,8 @@ class Seen(NamedTuple):
     sack_permitted: bool
     timestamps: tuple[int, int] | None
     time_ns: int
+    local_port: int
+    remote_port: int
     other_port: int
     """The remote port it came from where that is not the flow's; else 0."""
 
@@ -125,6 +127,10 @@ class Shots:
     def __len__(self) -> int:
         return len(self.c)
 
+    def lanes(self, count: int) -> list[tuple[int, int]]:
+        """Source and destination ports of the first so many."""
+        return [(self.c[i].src_port, self.c[i].dst_port) for i in range(count)]
+
 
 def spray(segment: Segment, shots: Shots, out: bytearray) -> int:
     """Write the segments into `out` one behind the other; how many bytes each has. Ports and numbers of `segment`
@@ -157,9 +163,10 @@ def retouch(data: bytes | bytearray | memoryview, ttl: int) -> bytes:
 class Flows:
     """From 4-tuples to nonzero tokens, with a fixed capacity; shared by the ring and the verdicts."""
 
-    __slots__ = ("_flow", "c")
+    __slots__ = ("_flow", "c", "capacity")
 
     def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         table = lib.punchd_flows_new(capacity)
         if table == ffi.NULL:
             raise MemoryError(f"flows_new: no table of {capacity} flows")
@@ -185,6 +192,16 @@ class Flows:
         """The token, or 0."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         return lib.punchd_flows_get(self.c, self._flow)
+
+    def put_shots(self, local: str, remote: str, shots: Shots, token: int) -> int:
+        """Add a TCP flow per shot, but for those of other tokens, which come last afterwards; how many are ours."""
+        _fill_flow(self._flow, local, 0, remote=remote, remote_port=0, protocol=socket.IPPROTO_TCP)
+        return int(lib.punchd_flows_put_shots(self.c, self._flow, shots.c, len(shots), token))
+
+    def drop_shots(self, local: str, remote: str, shots: Shots, token: int) -> None:
+        """Forget the flows of these shots that have this token."""
+        _fill_flow(self._flow, local, 0, remote=remote, remote_port=0, protocol=socket.IPPROTO_TCP)
+        lib.punchd_flows_drop_shots(self.c, self._flow, shots.c, len(shots), token)
 
     def get_quoted(self, packet: bytes | bytearray | memoryview) -> int:
         """The token of the flow that a whole ICMP error packet quotes, or 0."""
@@ -283,13 +300,19 @@ class RawSender:
             return self._send_crafted(crafted)
         return self._send_raw([build(item) if isinstance(item, Segment) else item for item in segments])
 
-    def spray(self, segment: Segment, shots: Shots) -> int:
-        """Send one segment with each of these ports and numbers; how many left, as for send()."""
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._fd < 0
+
+    def spray(self, segment: Segment, shots: Shots, count: int | None = None) -> int:
+        """Send one segment with each of these ports and numbers, or the first so many; how many left, as for send()."""
         if self._fd < 0:
             raise ValueError("the sender is closed")
         c = ffi.new("struct punchd_segment *")
         _fill_segment(c, segment)
-        return _check(lib.punchd_send_spray(self._fd, c, shots.c, len(shots)), "send_spray")
+        count = len(shots) if count is None else count
+        return _check(lib.punchd_send_spray(self._fd, c, shots.c, count), "send_spray")
 
     def send_bare(
         self, src: tuple[str, int], dst: tuple[str, int], *, flags: int, seq: int, ack: int, window: int, ttl: int
@@ -432,11 +455,14 @@ def _seen(record: Any) -> Seen | SeenIcmp:
         return SeenIcmp(record.token, quote.type, quote.code, _address(quote.sender), quote.ttl, record.time_ns)
     segment = record.segment
     options = segment.options
+    ports = segment.src_port, segment.dst_port
+    if not record.outgoing:
+        ports = ports[::-1]
     return Seen(
         record.token, bool(record.outgoing), segment.flags, segment.seq, segment.ack, segment.window,
         segment.ttl, segment.payload_len, bytes(ffi.buffer(record.bytes, record.bytes_len)),
         options.mss or None, _scale(options), bool(options.sack_permitted), _timestamps(options),
-        record.time_ns, record.other_port,
+        record.time_ns, *ports, record.other_port,
     )  # fmt: skip
 
 

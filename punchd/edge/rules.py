@@ -12,6 +12,7 @@ The table, as `nft list ruleset` would show it (it is made through netlink, so n
         tcp sport 21000-31999 tcp flags & (rst | ack) == rst  counter drop
       }
       chain in { type filter hook input priority -150; policy accept
+        tcp dport 21000-31999 tcp flags & (fin | syn | rst | ack) == syn tcp window 20550 drop
         icmp type time-exceeded @th,224,16 21000-31999 queue num N bypass
       }
     }
@@ -22,7 +23,9 @@ It answers an ACK, so it bears no ACK itself (tcp_ipv4.c, tcp_v4_send_reset); th
 a closed port of the range is refused as ever. The application's own resets have an owner and pass. After the
 application has closed, the kernel's RST to a peer that still sends must pass: the FIN on its way out has put the
 connection into @closed.
-Why `in`: a primer's time-exceeded would kill a socket in SYN_SENT. Only those errors that quote a punch port are
+Why `in`, its SYNs: those with this window are another punchd's, sent without a socket and meant for the ring, which
+sees them before (core/fan.py). Our kernel's refusal would end the mappings that they have just opened.
+Why `in`, its errors: a primer's time-exceeded would kill a socket in SYN_SENT. Only those that quote a punch port are
 asked about at all; edge/nfqueue.py decides each by its 4-tuple. Without a listener, bypass lets them pass.
 
 The kernel removes a table with the owner flag when the netlink socket that made it closes, by kill -9 too
@@ -49,6 +52,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 )
 
 from punchd.words.addresses import PortRange
+from punchd.words.events import WINDOWS, Signal
 
 _OWNER = 0x2  # NFT_TABLE_F_OWNER
 _MANGLE = -150  # NF_IP_PRI_MANGLE: after conntrack, before any filter
@@ -57,7 +61,7 @@ _DROP, _ACCEPT = 0, 1  # NF_DROP, NF_ACCEPT
 _NET, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
 _REG = 8  # NFT_REG32_00; the next two follow it
 _META_L4PROTO, _META_SKUID = 16, 10
-_FIN, _RST, _ACK = 0x01, 0x04, 0x10
+_FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _EQUAL, _AT_LEAST = 0, 5  # NFT_CMP_EQ, NFT_CMP_GTE
 _TUPLE_TYPE = (7 << 12) | (13 << 6) | 13  # nft's name for ipv4_addr . inet_service . inet_service
 _CLOSED = {
@@ -111,8 +115,11 @@ class Rules:
             [*rst, _expr("counter"), _verdict(_DROP)],
         ):
             self._add("rule", table=self.name, chain="out", expressions=rule)
+        self._add("chain", name="in", table=self.name, type="filter", policy=_ACCEPT, hook=_hook(_HOOK_INPUT))
+        crafted = [*self._tcp(2), *_flags(_FIN | _SYN | _RST | _ACK, _SYN), _load(_TRANSPORT, 14, 2)]
+        window = struct.pack("!H", WINDOWS[Signal.FIRE])
+        self._add("rule", table=self.name, chain="in", expressions=[*crafted, _compare(window), _verdict(_DROP)])
         if queue is not None:
-            self._add("chain", name="in", table=self.name, type="filter", policy=_ACCEPT, hook=_hook(_HOOK_INPUT))
             self._queue_rule(queue)
 
     def _add(self, kind: str, **attributes: Any) -> None:
@@ -145,10 +152,14 @@ class Rules:
                 return
 
     def _tcp_from_us(self) -> list[Any]:
+        return self._tcp(0)
+
+    def _tcp(self, port_at: int) -> list[Any]:
+        """TCP with the port that lies there in our range."""
         return [
             _expr("meta", key=_META_L4PROTO, dreg=_REG),
             _compare(b"\x06"),
-            _load(_TRANSPORT, 0, 2),
+            _load(_TRANSPORT, port_at, 2),
             _in_range(self._ports),
         ]
 

@@ -118,6 +118,50 @@ def datagram(local: tuple[str, int], remote: tuple[str, int], *, shared: bool = 
     return sock
 
 
+def unaimed_datagram(local: tuple[str, int]) -> socket.socket:
+    """A UDP socket that hears and sends everywhere. OSError: EADDRINUSE."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(local)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def aim_datagram(sock: socket.socket, remote: tuple[str, int]) -> None:
+    """Connect it, and drop what strangers have queued before; what the peer's application sent stays."""
+    sock.connect(remote)
+    while True:
+        try:
+            _, sender = sock.recvfrom(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        if sender == remote:
+            return
+        sock.recv(1)  # Python asks no kernel for 0 bytes
+
+
+def send_datagram_to(sock: socket.socket, remote: tuple[str, int], data: bytes, ttl: int | None) -> None:
+    """One datagram of an unaimed socket; `ttl` as for send_datagram."""
+    ancillary = [] if ttl is None else [(socket.IPPROTO_IP, socket.IP_TTL, ttl.to_bytes(4, "little"))]
+    sock.sendmsg([data], ancillary, 0, remote)
+
+
+def read_tagged_from(sock: socket.socket, tag: bytes, address: str) -> tuple[int, int] | None:
+    """The next signal with this tag from this address, and its port; None when nothing more waits.
+
+    Other datagrams are dropped: nobody who may send data knows the lane yet.
+    """
+    while True:
+        try:
+            data, sender = sock.recvfrom(_TAG_ROOM)
+        except BlockingIOError:
+            return None
+        if sender[0] == address and data.startswith(tag) and len(data) == len(tag) + 1:
+            return data[-1], sender[1]
+
+
 def _drops_one(sock: socket.socket) -> bool:
     try:
         sock.recv(_TAG_ROOM)

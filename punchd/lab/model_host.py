@@ -30,7 +30,7 @@ from punchd.lab.model_net import (
     Segment,
     refusal,
 )  # fmt: skip
-from punchd.words.events import ACK, RST, SYN, WINDOWS
+from punchd.words.events import ACK, RST, SYN, WINDOWS, Signal
 
 FULL_TTL = 64
 WINDOW = 64240
@@ -414,6 +414,8 @@ class Kernel:
 
     def _dispatch(self, packet: Packet) -> None:
         if isinstance(packet, Segment):
+            if self.muted and packet.flags & (_SYN_ACK | RST) == SYN and packet.window == WINDOWS[Signal.FIRE]:
+                return  # by rule: a punchd crafted it for the ring alone
             sock: Tcp | Listener | None = self.streams.get((packet.dst, packet.src))
             sock = sock or self.listeners.get(packet.dst)
             if sock is not None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from punchd.words.events import ACK, RST, SYN, Flags
 
 FIN, PSH = int(Flags.FIN), int(Flags.PSH)
-EVENTS_MAX = 20_000  # a lively attempt has a few hundred
+EVENTS_MAX = 200_000  # a lively attempt has a few hundred, one of four fans some ten thousand
 SEQ_MASK = 0xFFFFFFFF
 TIME_EXCEEDED = 11
 UNREACHABLE = 3

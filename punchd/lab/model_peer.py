@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from punchd.core.attempt import Attempt
+from punchd.core.budget import Budget, Limits
+from punchd.core.lanes import Lane
 from punchd.lab.model_host import FULL_TTL, Kernel, Listener, Sighting, Tcp, Udp, from_headers, headers
 from punchd.lab.model_net import Clock, Datagram, IcmpError, Segment
 from punchd.words import effects as do
@@ -22,9 +24,10 @@ from punchd.words.errors import Code
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 
-SYN_OPTIONS = (1460, 7, True, None)  # MSS, window scale, SACK permitted, timestamp of every modelled SYN
+_Options = tuple[int | None, int | None, bool, int | None]
+SYN_OPTIONS: _Options = (1460, 7, True, None)  # MSS, window scale, SACK permitted, timestamp of every modelled SYN
 _SYN = seen.SYN
-_NO_OPTIONS = (None, None, False, None)
+_NO_OPTIONS: _Options = (None, None, False, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,15 @@ class HandedOver:
 class Holding:
     """What the daemon holds for one pair: daemon/held.py's twin."""
 
-    __slots__ = ("key", "listener", "pair", "sock", "tag")
+    __slots__ = ("key", "lanes", "listener", "pair", "sock", "tag")
 
     def __init__(self, pair: int, stream: bool, local: int, remote: int) -> None:
         self.pair, self.key = pair, (stream, local, remote)
         self.sock: Tcp | Udp | None = None
         self.listener: Listener | None = None
         self.tag = b""
+        self.lanes: dict[Lane, Udp | None] | None = None
+        """A fan's, until one of them is adopted."""
 
 
 Watcher = Callable[[seen.Event | None, float, list[do.Effect]], None]  # no event: the attempt's beginning
@@ -74,6 +79,7 @@ class Daemon:
         "_timer_at",
         "_wake_s",
         "attempt",
+        "budget",
         "closed",
         "ended_at",
         "final_at",
@@ -97,6 +103,7 @@ class Daemon:
         self._wake_s, self._faults = wake_s, faults
         self._on_notify, self._on_call, self._on_socket = on_notify, on_call, on_socket
         self.attempt: Attempt | None = None
+        self.budget = Budget(Limits())
         self.held: dict[int, Holding] = {}
         self._keys: dict[tuple[bool, int, int], int] = {}
         self._inbox: deque[seen.Event] = deque()
@@ -207,13 +214,18 @@ class Daemon:
             pair = self._keys.get(key)
             if pair is None:
                 return None if outgoing else self._stray(packet, ttl)
+            if self.held[pair].lanes is not None and (outgoing or packet.flags & seen.RST):
+                return None
             options = SYN_OPTIONS if packet.flags & _SYN else _NO_OPTIONS
             return seen.SegmentSeen(
-                pair, outgoing, packet.flags, packet.seq, packet.ack, packet.window, ttl, headers(packet), *options
-            )
+                pair, outgoing, packet.flags, packet.seq, packet.ack, packet.window, ttl, headers(packet), *options,
+                *key[1:],
+            )  # fmt: skip
         assert isinstance(packet, IcmpError)
         quoted = packet.quoted
         pair = self._keys.get((not isinstance(quoted, Datagram), quoted.src, quoted.dst))
+        if pair is not None and self.held[pair].lanes is not None:
+            return None
         return None if pair is None else seen.IcmpSeen(pair, packet.type, packet.code, packet.sender)
 
     def _arm(self) -> None:
@@ -263,6 +275,12 @@ class Daemon:
                 self._open_pair(effect)
             case do.ClosePair():
                 self._close_pair(effect)
+            case do.OpenFan():
+                self._open_fan(effect)
+            case do.Spray():
+                self._spray(effect)
+            case do.Adopt():
+                self._adopt(effect)
             case do.Connect():
                 holding = self.held[effect.pair]
                 holding.sock = sock = self.kernel.connect(*holding.key[1:], effect.ttl, stubborn=effect.stubborn)
@@ -287,8 +305,8 @@ class Daemon:
             case do.Clear():
                 closing = self.held.get(effect.pair)
                 if closing is not None and closing.key[0] and self.kernel.sights is not None:
-                    _, local, remote = closing.key
-                    self.kernel.emit(Segment(local, remote, seen.RST, effect.seq, 0, 0, effect.ttl))
+                    for local, remote in [closing.key[1:]] if closing.lanes is None else closing.lanes:
+                        self.kernel.emit(Segment(local, remote, seen.RST, effect.seq, 0, 0, effect.ttl))
             case do.Abort():
                 self._drop_socket(self.held[effect.pair], silently=False)
             case do.Listen():
@@ -322,12 +340,66 @@ class Daemon:
         self.held[effect.pair] = holding
         self._keys[holding.key] = effect.pair
 
+    def _open_fan(self, effect: do.OpenFan) -> None:
+        assert effect.pair not in self.held, "a pair is opened twice"
+        holding = self.held[effect.pair] = Holding(effect.pair, not effect.tag, 0, 0)
+        holding.lanes, holding.tag = {}, effect.tag
+        self.opened += 1
+
+    def _spray(self, effect: do.Spray) -> None:
+        holding, now = self.held[effect.pair], self._clock.now
+        wait_s = self.budget.take("", 0, len(effect.lanes), now, dies=effect.ttl is not None)
+        if wait_s:
+            self._inbox.append(seen.Withheld(effect.pair, wait_s))
+            return
+        stream, ttl = holding.key[0], effect.ttl or FULL_TTL
+        for lane in effect.lanes:
+            if holding.lanes is not None and self._keys.setdefault((stream, *lane), effect.pair) == effect.pair:
+                if not stream and lane not in holding.lanes:
+                    sock = self.kernel.datagram(*lane)
+                    sock.on_news = lambda _, sock=sock: self._lane_news(holding, sock)
+                    holding.lanes[lane] = sock
+                holding.lanes.setdefault(lane)
+            if stream:
+                window = seen.WINDOWS[seen.Signal.FIRE if effect.flags & _SYN else effect.signal]
+                self.kernel.emit(Segment(*lane, effect.flags, effect.seq, effect.ack, window, ttl))
+            else:
+                self.kernel.emit(Datagram(*lane, holding.tag + bytes([effect.signal]), ttl))
+
+    def _adopt(self, effect: do.Adopt) -> None:
+        holding, lane = self.held[effect.pair], (effect.local_port, effect.remote_port)
+        assert holding.lanes is not None
+        sock = holding.lanes.pop(lane)
+        if holding.key[0]:
+            for local, remote in holding.lanes:
+                self.kernel.emit(Segment(local, remote, seen.RST, effect.seq, 0, 0, effect.ttl))
+        self._forget_lanes(holding)
+        holding.key, holding.lanes = (holding.key[0], *lane), None
+        if sock is not None:
+            holding.sock = sock
+            sock.on_news = lambda _: self._datagram_news(holding)
+
+    def _forget_lanes(self, holding: Holding) -> None:
+        assert holding.lanes is not None
+        for lane, sock in holding.lanes.items():
+            del self._keys[(holding.key[0], *lane)]
+            if sock is not None:
+                sock.close()
+
+    def _lane_news(self, holding: Holding, sock: Udp) -> None:
+        while sock.queue and sock.queue[0].startswith(holding.tag):
+            signal = seen.Signal(sock.queue.pop(0)[-1])
+            self._inbox.append(seen.SignalSeen(holding.pair, signal, sock.port, sock.remote))
+
     def _close_pair(self, effect: do.ClosePair) -> None:
         holding = self.held.pop(effect.pair, None)
         if holding is None:
             return
         self.closed += 1
-        del self._keys[holding.key]
+        if holding.lanes is None:
+            del self._keys[holding.key]
+        else:
+            self._forget_lanes(holding)
         self._drop_socket(holding, silently=self.kernel.sights is not None)
         if holding.listener is not None:
             holding.listener.close()
@@ -406,4 +478,4 @@ class Daemon:
                 self._inbox.append(seen.Readable(holding.pair))
                 return
             del sock.queue[0]
-            self._inbox.append(seen.SignalSeen(holding.pair, seen.Signal(data[-1])))
+            self._inbox.append(seen.SignalSeen(holding.pair, seen.Signal(data[-1]), *holding.key[1:]))

@@ -27,8 +27,8 @@ EVENTS: Final[dict[str, type[Any]]] = {
     word.__name__: word
     for word in (
         events.SegmentSeen, events.StraySeen, events.SignalSeen, events.Connected, events.Readable,
-        events.SocketFailed, events.IcmpSeen, events.PacketRefused, events.EffectFailed, events.CallHeard,
-        events.Called, events.Cancelled,
+        events.SocketFailed, events.IcmpSeen, events.PacketRefused, events.EffectFailed, events.Withheld,
+        events.CallHeard, events.Called, events.Cancelled,
         events.Settled, events.DeadlinePassed,
     )
 }  # fmt: skip

@@ -7,7 +7,7 @@ Hostile input: it is parsed strictly, whole or not at all, and trusted only as f
         seal: keyed 16 bytes BLAKE2s (RFC 7693) with the applications' secret, or unkeyed, against accident only
     how = opening in bits 0 and 1 | fan follows, bit 2 | its first packets are SYNs, bit 3
     SYN (tcp-syni only) = seq u32 | window u16 | mss u16 | window scale u8 | options u8 | timestamp u32
-    fan = twice, for targets and sources: first port u16 | count u16 | step i16
+    fan = twice, for targets (up to 1024) and sources (up to 256): first port u16 | count u16 | step i16
 
 The second message, from the responder to the initiator:
 
@@ -29,6 +29,7 @@ from punchd.words.errors import Code, PeerError
 from punchd.words.notification import (
     NONCE_LEN,
     OFFERS_MAX,
+    SOURCES_MAX,
     SPREAD_MAX,
     Fan,
     Notification,
@@ -228,6 +229,8 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
     if how & _FAN:
         targets, offset = _decode_spread(body, offset)
         sources, offset = _decode_spread(body, offset)
+        if sources.count > SOURCES_MAX:
+            raise _broken(f"its fan wants {sources.count} ports of ours; {SOURCES_MAX} are allowed")
         fan = Fan(targets, sources, bool(how & _HANDSHAKE))
     elif own < _LOWEST_PORT or peer < _LOWEST_PORT:
         raise PeerError(Code.PORT_REFUSED, f"the notification names a port below {_LOWEST_PORT}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .events import Signal
+from .events import ACK, Signal
 from .notification import Notification, SecondMessage, Syn
 from .outcomes import Failed, Progress, Punched
 
@@ -21,6 +21,51 @@ class OpenPair:
     remote_port: int
     ours: bool
     """True: the port was drawn here. False: the peer named it, so refuse it if any socket holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFan:
+    """A pair of many 4-tuples to one address, none of them taken yet: Spray takes them. Undone by ClosePair."""
+
+    pair: int
+    technique: str
+    local_port: int
+    remote_address: str
+    remote_port: int
+    ours: bool
+    """As of OpenPair, for all its local ports; both ports are 0 where there are many."""
+    tag: bytes
+    """Of its datagrams; empty on TCP."""
+    seed: int
+    """Of the ports that are drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spray:
+    """One packet on each of these lanes (local port, remote port), which are watched from now on.
+
+    A lane whose local port is in use is left out. On TCP the segment bears `flags` and these numbers: with ACK it is
+    the signal, with SYN it only stands for it. Where the budget refuses, none is sent, and Withheld comes.
+    """
+
+    pair: int
+    signal: Signal
+    lanes: tuple[tuple[int, int], ...]
+    ttl: int | None = None
+    seq: int = 0
+    ack: int = 0
+    flags: int = ACK
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """This lane is the pair's 4-tuple from now on. The others are forgotten: on TCP by a RST at hole range each."""
+
+    pair: int
+    local_port: int
+    remote_port: int
+    ttl: int
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +203,9 @@ class Finish:
 
 Effect = (
     OpenPair
+    | OpenFan
+    | Spray
+    | Adopt
     | Connect
     | Abort
     | Listen

@@ -54,6 +54,8 @@ class SegmentSeen:
     window_scale: int | None = None
     sack_permitted: bool = False
     timestamp: int | None = None
+    local_port: int = 0
+    remote_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class SignalSeen:
 
     pair: int
     signal: Signal
+    local_port: int = 0
+    remote_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,14 @@ class EffectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """The budget (core/budget.py) refused a burst, and nothing of it was sent; it may have what it takes by then."""
+
+    pair: int
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Called:
     """The peer's second message came: it is ready for this pair."""
 
@@ -166,6 +178,7 @@ PairEvent = (
     | IcmpSeen
     | PacketRefused
     | EffectFailed
+    | Withheld
     | Called
 )
 Event = PairEvent | CallHeard | Cancelled | Settled | DeadlinePassed

@@ -10,6 +10,8 @@ NONCE_LEN = 16
 OFFERS_MAX = 16
 SPREAD_MAX = 1024
 """Ports of one fan: by then a random NAT's 256 holes are met with 98 %."""
+SOURCES_MAX = 256
+"""Of these, a responder's own."""
 
 
 class Opening(IntEnum):

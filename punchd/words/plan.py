@@ -66,10 +66,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An offer, and what only this side needs to know of it: the port that it opens, the one that it aims at, and
-    how long it bides its time."""
+    """An offer, and what only this side needs to know of it: the port that it opens, and the one that it aims at.
+
+    after_s    how long it bides its time
+    own, aims  of a fan: the ports instead, 0 standing for what `seed` draws
+    """
 
     offer: Offer
     own_port: int
     aim_port: int
     after_s: float = 0.0
+    own: Spread | None = None
+    aims: Spread | None = None
+    seed: int = 0

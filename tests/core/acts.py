@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from typing import TypeVar
 
+from punchd.core import plan
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
 from punchd.core.pair import Pair, Terms
@@ -14,7 +15,7 @@ from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.effects import Effect, Report
 from punchd.words.events import ACK, SYN, SYN_ACK, WINDOWS, Event, SegmentSeen, Settled, Signal
-from punchd.words.notification import Notification, Offer, Syn
+from punchd.words.notification import Fan, Notification, Offer, Spread, Syn
 from punchd.words.plan import Candidate, Row
 
 NONCE = bytes(range(16))
@@ -29,9 +30,13 @@ def initiating(*techniques: str, blind: bool = False, early: bool = False, timeo
     """An initiator's attempt at time 0, its first effects not yet asked for."""
     return Initiating(
         terms=Terms(True, NONCE, blind=blind), local=LOCAL, public=A, remote=B,
-        rows=[Row(name) for name in techniques],
+        rows=[row for name in techniques for row in _rows(name)],
         ports=Ports(random.Random(1)), timeout_s=timeout_s, now=0.0, early=early, in_turn=True,
     )  # fmt: skip
+
+
+def _rows(name: str) -> list[Row]:
+    return plan.rows([name], listed=True)[:1] if name.endswith("birthday") else [Row(name)]
 
 
 def candidate(technique: str) -> Candidate:
@@ -41,10 +46,13 @@ def candidate(technique: str) -> Candidate:
 
 def notified(*techniques: str, in_turn: bool = False, blind: bool = False) -> Notification:
     """A notification that offers these, on ports 22001/23001, 22002/23002, ..."""
-    offers = tuple(
-        Offer(name, 22001 + i, 23001 + i, SYN_OF_A if name == "tcp-syni" else None) for i, name in enumerate(techniques)
-    )
+    offers = tuple(_offer(name, 22001 + i, 23001 + i) for i, name in enumerate(techniques))
     return Notification(NONCE, A, B, TECHNIQUES[techniques[0]].transport, offers, in_turn, blind)
+
+
+def _offer(name: str, own: int, peer: int) -> Offer:
+    fan = Fan(Spread(own, 4), Spread(peer)) if "birthday" in name else None
+    return Offer(name, own, peer, SYN_OF_A if name == "tcp-syni" else None, fan=fan)
 
 
 def responding(

@@ -42,6 +42,7 @@ from punchd.words.effects import (
     Materialise,
     Notify,
     OpenDatagram,
+    OpenFan,
     OpenPair,
     Resend,
     SetTtl,
@@ -67,8 +68,9 @@ def test_each_file_is_one_technique_named_as_on_the_wire() -> None:
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_every_script_begins_with_its_port_taken(name: str) -> None:
     """Whatever a script does, ClosePair must be able to undo it."""
-    assert OpenPair is type(initiating(name).begin()[0])
-    assert OpenPair is type(responding(name).begin()[0])
+    opened = OpenFan if "birthday" in name else OpenPair
+    assert opened is type(initiating(name).begin()[0])
+    assert opened is type(responding(name).begin()[0])
 
 
 # -- tcp-simopen -------------------------------------------------------------------------------------------------

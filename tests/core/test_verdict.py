@@ -7,7 +7,8 @@ import pytest
 from acts import candidate
 
 from punchd.core import verdict
-from punchd.core.pair import Evidence, Pair, Terms
+from punchd.core.evidence import Evidence
+from punchd.core.pair import Pair, Terms
 from punchd.words.errors import Code
 
 

@@ -320,6 +320,18 @@ class TestFlows:
             assert model.get(port, 0) == got
             assert len(model) == len(flows)
 
+    def test_a_spray_takes_its_flows_at_once_but_no_other_attempts(self) -> None:
+        """A fan's lanes may cross another attempt's 4-tuple: that one's packets stay that one's."""
+        flows, where = Flows(3), {"remote": "192.0.2.2", "protocol": TCP}
+        flows.put("192.0.2.1", 5, **where, remote_port=9, token=7)
+        shots = native.Shots([(0, 0, 5, 9), (0, 0, 6, 9), (0, 0, 6, 10), (0, 0, 6, 11)])
+        assert 2 == flows.put_shots("192.0.2.1", "192.0.2.2", shots, 8), "one is taken, and one finds no room"
+        assert [(6, 9), (6, 10)] == shots.lanes(2)
+        assert 2 == flows.put_shots("192.0.2.1", "192.0.2.2", shots, 8), "again is the same"
+        assert 8 == flows.get("192.0.2.1", 6, **where, remote_port=10)
+        flows.drop_shots("192.0.2.1", "192.0.2.2", shots, 8)
+        assert (7, 1) == (flows.get("192.0.2.1", 5, **where, remote_port=9), len(flows))
+
     def test_many_turns_leave_no_trace(self) -> None:
         """No tombstones: the last lookup costs what the first did, and the table is empty."""
         flows, chance = Flows(64), random.Random(1)

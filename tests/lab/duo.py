@@ -82,7 +82,7 @@ class Duo:
             side_delay_ms=want.side_delay_ms, early=want.early,
         )  # fmt: skip
         names = want.technique if want.technique == "auto" else want.technique.split(",")
-        transport: Literal["tcp", "udp"] = "udp" if names == ["udp"] else "tcp"
+        transport: Literal["tcp", "udp"] = "udp" if names[0].startswith("udp") else "tcp"
         timeout_ms = 10000 + round(want.side_delay_ms) if want.must else FAILING_MS
         going = [
             self.run(

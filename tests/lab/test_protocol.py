@@ -143,7 +143,7 @@ def test_status_lists_what_runs_and_ping_what_can(both: Duo) -> None:
         assert (0, "initiating", both.lab.public_b) == (attempt["uid"], attempt["role"], attempt["remote"])
         ping = other.ask({"id": "p", "call": "ping"})
     assert (1, []) == (ping["protocol"], ping["missing"])
-    assert {*AUTO["tcp"], *AUTO["udp"]} == set(ping["techniques"])
+    assert {*AUTO["tcp"], *AUTO["udp"], "tcp-birthday", "udp-birthday"} == set(ping["techniques"])
 
 
 def test_connections_of_others_are_out_of_reach(both: Duo) -> None:

@@ -19,6 +19,7 @@ from punchd.wire.peer import TEXT_MAX, decode_notification, decode_second, encod
 from punchd.words.errors import Code, PeerError
 from punchd.words.notification import (
     OFFERS_MAX,
+    SOURCES_MAX,
     SPREAD_MAX,
     Fan,
     Notification,
@@ -51,11 +52,14 @@ def an_offer(name: str) -> st.SearchStrategy[Offer]:
     )  # fmt: skip
 
 
-SPREADS = st.builds(
-    lambda count, step, room: Spread(0 if room is None else 1024 + abs(step) * count + room, count, step),
-    st.integers(1, SPREAD_MAX), st.sampled_from([1, 2, 7, -1, -3]), st.none() | st.integers(0, 48000),
-)  # fmt: skip
-FANS = st.builds(Fan, SPREADS, SPREADS, st.booleans())
+def spreads(most: int) -> st.SearchStrategy[Spread]:
+    return st.builds(
+        lambda count, step, room: Spread(0 if room is None else 1024 + abs(step) * count + room, count, step),
+        st.integers(1, most), st.sampled_from([1, 2, 7, -1, -3]), st.none() | st.integers(0, 48000),
+    )  # fmt: skip
+
+
+FANS = st.builds(Fan, spreads(SPREAD_MAX), spreads(SOURCES_MAX), st.booleans())
 
 
 @st.composite
@@ -243,11 +247,12 @@ def test_the_keyed_flag_alone_is_no_seal() -> None:
         body(rest=offer(number=6, how=4) + fan()),
         body(rest=offer(number=6, how=4) + fan() + fan(count=0)),
         body(rest=offer(number=6, how=4) + fan() + fan(count=1025)),
+        body(rest=offer(number=6, how=4) + fan() + fan(count=257)),
         body(rest=offer(number=6, how=4) + fan() + fan(step=0)),
     ],
     ids=["magic", "flags", "no-offers", "too-many", "offer-missing", "offer-cut", "left-over", "no-technique",
          "udp-in-tcp", "tcp-in-udp", "no-syn", "syn-cut", "scale", "options", "unnamed-mss", "unnamed-timestamp",
-         "how", "fan-unasked", "no-fan", "half-fan", "empty-fan", "huge-fan", "standing-fan"],
+         "how", "fan-unasked", "no-fan", "half-fan", "empty-fan", "huge-fan", "many-sources", "standing-fan"],
 )  # fmt: skip
 def test_a_right_seal_excuses_nothing(data: bytes) -> None:
     """Without a secret anybody can seal."""

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from punchd.core.pair import Pair, Script
-from punchd.core.techniques import tcp_direct, tcp_midstream, tcp_nutss, tcp_simopen, tcp_syni, udp
+from punchd.core.techniques import (
+    tcp_birthday,
+    tcp_direct,
+    tcp_midstream,
+    tcp_nutss,
+    tcp_simopen,
+    tcp_syni,
+    udp,
+    udp_birthday,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,8 @@ TECHNIQUES: dict[str, Technique] = {
         _row(tcp_midstream),
         _row(tcp_syni),
         _row(tcp_nutss, listens=True),
+        _row(tcp_birthday),
         _row(udp),
+        _row(udp_birthday),
     )
 }

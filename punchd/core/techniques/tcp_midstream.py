@@ -15,7 +15,7 @@ Both sequence numbers come from the notification's nonce, so nobody else can gue
 
 from __future__ import annotations
 
-from punchd.core.pair import ACK_HOLE_S, Pair, Script, never, secret_number, signal
+from punchd.core.pair import ACK_HOLE_S, Pair, Script, never, signal
 from punchd.words.effects import Materialise
 from punchd.words.events import Signal
 
@@ -24,7 +24,7 @@ NEEDS = frozenset({"ring", "raw", "repair"})
 
 
 def initiator(pair: Pair) -> Script:
-    _number(pair)
+    pair.number(f"{pair.offer.initiator_port}-{pair.offer.responder_port}")
     yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), ACK_HOLE_S)
     _materialise(pair)
     pair.tell(Signal.ANSWER)
@@ -33,17 +33,11 @@ def initiator(pair: Pair) -> Script:
 
 
 def responder(pair: Pair) -> Script:
-    _number(pair)
+    pair.number(f"{pair.offer.initiator_port}-{pair.offer.responder_port}")
     _materialise(pair)
     yield from pair.fires(ACK_HOLE_S)
     pair.say_proven()
     yield from pair.until(never)
-
-
-def _number(pair: Pair) -> None:
-    nonce, ports = pair.terms.nonce, f"{pair.offer.initiator_port}-{pair.offer.responder_port}"
-    a, b = secret_number(nonce, f"A {ports}"), secret_number(nonce, f"B {ports}")
-    pair.snd_nxt, pair.rcv_nxt = (a, b) if pair.terms.initiating else (b, a)
 
 
 def _materialise(pair: Pair) -> None:

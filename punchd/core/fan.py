@@ -1,0 +1,214 @@
+"""The conversation of core/pair.py over many 4-tuples at once: what tcp-birthday and udp-birthday have in common.
+Knows no NAT: whose ports are drawn, named or guessed is the plan's matter (words/plan.py, Lanes).
+
+      A                  NAT A           NAT B            B
+      |---PRIME--------->|--x             |              |   on each lane of A's; they die on the way
+      |                  |         x <----|<----FIRE-----|   on each lane of B's, in up to three rounds ...
+      |<-----------------|----------------|<----FIRE-----|   ... until one meets a hole: the lane is found
+      |---ANSWER---------|--------------->|------------->|   A adopts the first lane that is hit, and answers no other
+      |<-----------------|----------------|<---COMMIT----|
+
+Birthday and prediction are one machinery: which ports lie on the lanes is all that differs. One pair of sequence
+numbers, or one tag, serves all lanes, so no TCP socket is needed before the lane is found. As one lane at most is
+answered, a fan is one pair to the rule of core/attempt.py.
+
+Where the initiator fires (Opening), it sprays in rounds, and the responder fires back on the lanes where it is heard.
+
+With `handshake` the first packets are SYNs, for NATs that let nothing else begin a connection. Whoever is hit by one
+sends a SYN-ACK with the numbers of its own SYN, which is what both NATs' tracking wants to see; the responder's FIRE
+follows as a bare ACK, and the rest is as above:
+
+      |---SYN----------->|--x             |              |
+      |<-----------------|----------------|<----SYN------|
+      |---SYN-ACK--------|--------------->|------------->|
+      |<-----------------|----------------|<----FIRE-----|
+
+A burst leaves every PACE_S, and none where the budget refuses; between rounds there is a pause that grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from punchd.core.lanes import ROUNDS, Burst, Lane
+from punchd.core.pair import SEQ_MASK, Pair, Script, ScriptEvent, Waiting, Wanted, never, signal
+from punchd.words.effects import Adopt, Materialise, Spray
+from punchd.words.events import (
+    ACK,
+    RST,
+    SYN,
+    SYN_ACK,
+    Called,
+    DeadlinePassed,
+    SegmentSeen,
+    Signal,
+    SignalSeen,
+    Withheld,
+)
+from punchd.words.notification import Opening
+
+PACE_S = 0.016  # between two bursts: a round of 1024 takes a quarter of a second
+PAUSE_S = 0.3  # after the first round: most round trips
+PAUSE_GROWTH = 1.6
+PAUSE_CEILING_S = 2.0
+
+Round = tuple[int, int | None, float]  # its number, its packets' TTL, the pause behind it
+
+
+def initiator(pair: Pair, every_s: float) -> Script:
+    """`every_s`: how long a hole may wait before it is primed again."""
+    opening, hits = pair.offer.opening, _hits(pair)
+    _number(pair)
+    if opening in (Opening.REFIRED, Opening.CALLED):
+        pair.say_primed()  # nothing that the responder could meet: it will be met
+    if opening is Opening.CALLED:
+        yield from pair.until(lambda event: isinstance(event, Called))
+    rounds = _holes(pair, every_s) if opening is Opening.PRIMED else _rounds()
+    event = yield from _contact(pair, Signal.PRIME, rounds, hits, pair.say_primed)
+    _adopt(pair, event)
+    if isinstance(event, SegmentSeen):
+        yield from _until_fired(pair)
+    _establish(pair)
+    pair.tell(Signal.ANSWER)
+    pair.say_answered(early=pair.stream)
+    yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
+
+
+def responder(pair: Pair, every_s: float) -> Script:
+    """The other side; it may be hit on several lanes before it is answered on one."""
+    _number(pair)
+
+    def ready() -> None:
+        pair.calls = pair.offer.opening is Opening.CALLED and not pair.primed
+        pair.primed = True
+
+    rounds = _holes(pair, every_s) if pair.waits else _rounds(ROUNDS)
+    event = yield from _contact(pair, Signal.FIRE, rounds, lambda event: _fires_back(pair, event), ready)
+    _adopt(pair, event)
+    _establish(pair)
+    pair.say_proven()
+    yield from pair.until(never)
+
+
+def _holes(pair: Pair, every_s: float) -> Iterator[Round]:
+    """The same lanes again before they age."""
+    return ((0, pair.hole, every_s) for _ in count())
+
+
+def _rounds(limit: int | None = None) -> Iterator[Round]:
+    """All the way, with fresh ports as long as there are any."""
+    pause_s = PAUSE_S
+    for number in count():
+        if number == limit:
+            return
+        yield number, None, pause_s
+        pause_s = min(pause_s * PAUSE_GROWTH, PAUSE_CEILING_S)
+
+
+def _contact(pair: Pair, word: Signal, rounds: Iterator[Round], wanted: Wanted, ready: Callable[[], None]) -> Waiting:
+    """Round after round, until the event that is wanted; after the last one, wait for it."""
+    for number, ttl, pause_s in rounds:
+        for burst in pair.lanes.bursts(number):
+            event = yield from _spray(pair, word, burst, ttl, wanted)
+            if not isinstance(event, DeadlinePassed):
+                return event
+        ready()
+        event = yield from pair.until(wanted, within_s=pause_s)
+        if not isinstance(event, DeadlinePassed):
+            return event
+    return (yield from pair.until(wanted))
+
+
+def _spray(pair: Pair, word: Signal, burst: Burst, ttl: int | None, wanted: Wanted) -> Waiting:
+    """One burst, as soon as the budget has it, and the pause behind it."""
+    first = SYN if _handshakes(pair) else ACK
+    pair.lanes.note(burst, pair.now)
+    while True:
+        _send(pair, word, burst, flags=first, ttl=ttl)
+        event = yield from pair.until(lambda event: isinstance(event, Withheld) or wanted(event), within_s=PACE_S)
+        if not isinstance(event, Withheld):
+            return event
+        event = yield from pair.until(wanted, within_s=event.for_s)
+        if not isinstance(event, DeadlinePassed):
+            return event
+
+
+def _fires_back(pair: Pair, event: ScriptEvent) -> bool:
+    """Whether it is the ANSWER; a lane on which the initiator is heard otherwise gets a FIRE of its own."""
+    if signal(Signal.ANSWER)(event):
+        return True
+    met = _is_first(pair, event)
+    if met and isinstance(event, SegmentSeen) and not event.flags & ACK:
+        _send(pair, Signal.FIRE, (_lane(event),), flags=SYN_ACK)
+    if met or signal(Signal.PRIME)(event):
+        pair.lanes.note((_lane(event),), pair.now)
+        _send(pair, Signal.FIRE, (_lane(event),), flags=ACK)
+    return False
+
+
+def _hits(pair: Pair) -> Wanted:
+    """The responder's FIRE, or the SYN that stands for it."""
+    fire = signal(Signal.FIRE)
+    return lambda event: fire(event) or (_is_first(pair, event) and not _acknowledges(event))
+
+
+def _is_first(pair: Pair, event: ScriptEvent) -> bool:
+    """A SYN or SYN-ACK of the peer's punchd, with the right numbers."""
+    if not isinstance(event, SegmentSeen) or event.outgoing or not event.flags & SYN or event.flags & RST:
+        return False
+    return (event.seq + 1) & SEQ_MASK == pair.rcv_nxt and (not event.flags & ACK or event.ack == pair.snd_nxt)
+
+
+def _acknowledges(event: ScriptEvent) -> bool:
+    return isinstance(event, SegmentSeen) and bool(event.flags & ACK)
+
+
+def _until_fired(pair: Pair) -> Script:
+    """The handshake's second segment, until its third one comes."""
+
+    def again() -> None:
+        assert pair.lanes.chosen is not None
+        _send(pair, Signal.PRIME, (pair.lanes.chosen,), flags=SYN_ACK)
+
+    again()
+    yield from pair.until(signal(Signal.FIRE), again)
+
+
+def _lane(event: ScriptEvent) -> Lane:
+    assert isinstance(event, SegmentSeen | SignalSeen)
+    return event.local_port, event.remote_port
+
+
+def _adopt(pair: Pair, event: ScriptEvent) -> None:
+    """The lane of this event is the pair's 4-tuple."""
+    lane = pair.lanes.chosen = pair.own_port, pair.aim_port = _lane(event)
+    pair.fired_at, pair.reach_at = pair.lanes.sent_at(lane), pair.now
+    if pair.terms.initiating:
+        pair.fired_at = pair.reach_at = None  # its round trip begins with the ANSWER
+    pair.do(Adopt, *lane, ttl=pair.hole, seq=pair.snd_nxt or 0)
+
+
+def _establish(pair: Pair) -> None:
+    if pair.snd_nxt is not None and pair.rcv_nxt is not None:
+        pair.do(Materialise, snd_nxt=pair.snd_nxt, rcv_nxt=pair.rcv_nxt)
+    pair.connected = True
+
+
+def _send(pair: Pair, word: Signal, burst: Burst, *, flags: int, ttl: int | None = None) -> None:
+    seq = ((pair.snd_nxt or 0) - 1) & SEQ_MASK
+    ack = pair.rcv_nxt or 0 if flags & ACK else 0
+    pair.do(Spray, word, burst, ttl=ttl, seq=seq, ack=ack, flags=flags)
+
+
+def _handshakes(pair: Pair) -> bool:
+    return pair.stream and pair.offer.fan is not None and pair.offer.fan.handshake
+
+
+def _number(pair: Pair) -> None:
+    """One pair of numbers for all lanes, from the nonce: nobody else can guess them."""
+    fan = pair.offer.fan
+    assert fan is not None
+    if pair.stream:
+        ports = f"{fan.targets.first}+{fan.targets.count} {fan.sources.first}+{fan.sources.count} {fan.handshake}"
+        pair.number(ports)

@@ -1,0 +1,71 @@
+"""The lanes of a fan, round by round: which pairs of local and remote port a technique of many 4-tuples sends on.
+Sends nothing and waits for nothing; core/fan.py does.
+
+A lane is a local port and a remote one. Of the two spreads that a fan is made of, one normally has a single port. A
+spread with a `first` of 0 is drawn, and drawn anew for each round, all from one seed: so a journal that holds the seed
+holds them all. A spread with a `first` is the same in every round.
+"""
+
+from __future__ import annotations
+
+from itertools import islice, product
+
+from punchd.words.addresses import CONNECT_PORTS, PortRange
+from punchd.words.notification import SPREAD_MAX, Spread
+
+Lane = tuple[int, int]
+Burst = tuple[Lane, ...]
+
+ROUNDS = 3  # with fresh ports: 1 - 0.017^3 of all attempts meet
+LANES_MAX = SPREAD_MAX  # of one round
+BURST = 64
+PUBLIC_PORTS = PortRange(1024, 65535)  # where NATs that draw at random put what came from a port above 1023
+
+
+class Rounds:
+    """One fan's lanes, what was sent on them and when, and the one that was chosen."""
+
+    __slots__ = ("_own", "_sent", "_to", "chosen", "seed")
+
+    def __init__(self, own: Spread, aims: Spread, seed: int) -> None:
+        self._own, self._to, self.seed = own, aims, seed
+        self._sent: list[tuple[float, Burst]] = []
+        self.chosen: Lane | None = None
+
+    def bursts(self, number: int) -> list[Burst]:
+        """The lanes of this round, in portions; after the last round the first one comes again."""
+        turn = number % ROUNDS
+        own = _named(self._own) or _drawn_run(self._own.count, self.seed, turn)
+        aims = _named(self._to) or _drawn(self._to.count, self.seed, turn)
+        lanes = list(islice(product(own, aims), LANES_MAX))
+        return [tuple(lanes[at : at + BURST]) for at in range(0, len(lanes), BURST)]
+
+    def note(self, burst: Burst, now: float) -> None:
+        """This burst has left."""
+        self._sent.append((now, burst))
+
+    def sent_at(self, lane: Lane) -> float | None:
+        """When a packet last left on this lane."""
+        return next((at for at, burst in reversed(self._sent) if lane in burst), None)
+
+
+def _named(spread: Spread) -> list[int]:
+    """The ports that are named; none where they are to be drawn."""
+    return [spread.first + spread.step * place for place in range(spread.count)] if spread.first else []
+
+
+def _drawn_run(count: int, seed: int, turn: int) -> list[int]:
+    """Neighbours, from a place that is drawn: the runs of one fan do not overlap."""
+    start = (seed >> 32) + turn * count
+    return [CONNECT_PORTS.low + (start + place) % len(CONNECT_PORTS) for place in range(count)]
+
+
+def _drawn(count: int, seed: int, turn: int) -> list[int]:
+    """All over the range, none twice in all rounds. Any set is met alike by ports that a NAT draws at random."""
+    start, stride = seed, 1 + _FACTORS * (1 + (seed >> 16) % _STRIDES)
+    places = range(start + turn * count * stride, start + (turn + 1) * count * stride, stride)
+    return [PUBLIC_PORTS.low + place % len(PUBLIC_PORTS) for place in places]
+
+
+_FACTORS = 2 * 3 * 7  # of len(PUBLIC_PORTS): a stride that has none of them visits every port before any again
+_STRIDES = 1500
