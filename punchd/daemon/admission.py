@@ -72,8 +72,10 @@ class Admission:
             del self._open[uid, what]
 
     def ended(self, uid: int, attempt: Attempt, *, ok: bool) -> None:
-        """An attempt of this user is over: the next one to the same peer may do better. A caller's own list says nothing
-        of what `auto` would have done."""
+        """An attempt of this user is over: the next one to the same peer may do better.
+
+        A caller's own list says nothing of what `auto` would have done.
+        """
         if isinstance(attempt, Initiating) and not attempt.in_turn:
             transport = TECHNIQUES[attempt.rows[0].technique].transport
             self._recent.ended((uid, attempt.remote, transport), ok=ok, now=time.monotonic())
