@@ -124,8 +124,8 @@ class Pair:
     __slots__ = (
         "_again", "_interval", "after_s", "aim_port", "answered", "calls", "closed", "committed", "connected",
         "deadline", "early", "evidence", "fail_cause", "fail_code", "fired_at", "given", "handshake", "index",
-        "moved", "now", "offer", "outbox", "own_port", "own_syn", "patient", "primed", "proven", "rcv_nxt",
-        "reach_at", "refused", "script", "snd_nxt", "syn", "terms",
+        "moved", "now", "offer", "outbox", "own_port", "own_syn", "primed", "proven", "rcv_nxt",
+        "reach_at", "script", "snd_nxt", "syn", "terms",
     )  # fmt: skip
 
     def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
@@ -146,7 +146,7 @@ class Pair:
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
-        self.patient = self.refused = self.calls = False
+        self.calls = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -372,8 +372,7 @@ class Pair:
                     self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
-                self.refused = True
-                if not self.given and not self.patient:
+                if not self.given:
                     self.fail(
                         "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )

@@ -252,7 +252,8 @@ class Driver:
     def _connect(self, run: Run, effect: do.Connect) -> None:
         held = run.held[effect.pair]
         able = "repair" in self._host.able
-        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, isn=effect.isn)
+        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, stubborn=effect.stubborn)
+        held.stubborn = effect.stubborn
         self._loop.add_writer(held.sock, self._on_writable, run, held)
 
     def _abort(self, run: Run, effect: do.Abort) -> None:
@@ -366,6 +367,8 @@ class Driver:
         if failure:
             self.feed(run, seen.SocketFailed(held.pair, failure))
             return
+        if held.stubborn:
+            sockets.drop_filter(held.sock)
         self._watch_stream(run, held)
         self.feed(run, seen.Connected(held.pair))
 

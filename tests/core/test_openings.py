@@ -6,14 +6,29 @@ from __future__ import annotations
 import random
 
 import pytest
-from acts import LOCAL, NONCE, A, B, begun, feed, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, signalled, those
+from acts import (
+    ISN_A,
+    LOCAL,
+    NONCE,
+    A,
+    B,
+    begun,
+    feed,
+    own_syn,
+    own_syn_ack,
+    peer_syn,
+    peer_syn_ack,
+    seen,
+    signalled,
+    those,
+)
 
 from punchd.core.initiating import Initiating
-from punchd.core.pair import INSIST_S, Terms, secret_number
+from punchd.core.pair import INSIST_S, Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import CROSS_S, LATE_S, Responding
 from punchd.lab.model import World
-from punchd.words.effects import Abort, CallBack, Connect, Effect, HandOver, Listen, Notify, OpenPair, Resend, Tell
+from punchd.words.effects import CallBack, Connect, Effect, HandOver, Listen, Notify, OpenPair, Resend, Tell
 from punchd.words.events import (
     ACK,
     RST,
@@ -24,7 +39,6 @@ from punchd.words.events import (
     Settled,
     Signal,
     SignalSeen,
-    SocketFailed,
 )
 from punchd.words.notification import Notification, Offer, Opening, Ready, SecondMessage
 from punchd.words.plan import Row
@@ -130,18 +144,18 @@ def test_a_fire_needs_no_call() -> None:
     assert [(Signal.ANSWER, None)] == told(attempt.step(SignalSeen(0, Signal.FIRE), 0.3))
 
 
-def test_a_refused_connect_is_tried_again_with_the_same_number() -> None:
-    """Whichever SYN meets the listener, its answer fits the socket of the moment."""
+def test_a_reaching_initiator_insists_and_answers_by_its_own_hand() -> None:
+    """A refusal is no end: the peer was not ready. And the kernel's own ACK is no answer."""
     attempt = initiating(Row("tcp-direct", REFIRED))
-    isn = secret_number(NONCE, f"isn {attempt.pairs[0].offer.initiator_port}-{attempt.pairs[0].offer.responder_port}")
-    assert [Connect(0, None, isn)] == those(Connect, begun(attempt))
-    feed(attempt, 0.0, own_syn(seq=isn))
+    assert [Connect(0, None, stubborn=True)] == those(Connect, begun(attempt))
+    feed(attempt, 0.0, own_syn())
     assert [Resend(0, b"segment")] == attempt.step(DeadlinePassed(), INSIST_S)
-    assert [] == feed(attempt, 0.03, seen(0, RST | ACK, ack=isn + 1), SocketFailed(0, 111))
-    assert [Abort(0), Connect(0, None, isn)] == attempt.step(DeadlinePassed(), 2 * INSIST_S)
-    effects = feed(attempt, 0.05, own_syn(seq=isn), peer_syn_ack(ack=isn + 1))
+    assert [] == feed(attempt, 0.03, seen(0, RST | ACK, ack=ISN_A + 1))
+    assert [Resend(0, b"segment")] == attempt.step(DeadlinePassed(), 2 * INSIST_S)
+    assert [] == told(feed(attempt, 0.05, peer_syn_ack()))
+    effects = attempt.step(Connected(0), 0.05)
     assert [(Signal.ANSWER, None)] == told(effects)
-    assert [] == those(HandOver, attempt.step(Connected(0), 0.05))
+    assert [] == those(HandOver, effects)
     commit = signalled(attempt.pairs[0], Signal.COMMIT)
     assert 1 == len(those(HandOver, attempt.step(commit, 0.1)))
 
@@ -161,9 +175,8 @@ def test_a_waiting_responder_opens_its_nat_and_fires_when_it_hears(technique: st
 def test_a_listener_proves_itself_by_the_answer_alone() -> None:
     """The initiator's kernel acknowledges by itself; only ANSWER says that its punchd will take this pair."""
     attempt = responding(offered("tcp-direct", REFIRED))
-    assert [Listen(0, HOLE)] == those(Listen, attempt.begin())
-    effects = attempt.step(own_syn_ack(seq=5000, ack=1001), 0.1)
-    assert [Resend(0, b"segment")] == those(Resend, effects)
+    assert [Listen(0, None)] == those(Listen, attempt.begin())
+    assert [] == attempt.step(own_syn_ack(seq=5000, ack=1001), 0.1)
     assert [] == those(HandOver, attempt.step(Connected(0), 0.2))
     assert 1 == len(those(HandOver, attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)))
 
