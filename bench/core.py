@@ -15,9 +15,12 @@ from collections import deque
 from functools import partial
 
 from bench._frame import Figure, Progress, Report, at_least, interleaved
-from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core import plan
+from punchd.core.attempt import Attempt
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Ports
+from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model import PRIVATE, PUBLIC, START_S, World
 from punchd.lab.model_kinds import KINDS
@@ -154,14 +157,14 @@ class Street:
     def _initiating(self) -> Initiating:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), HOLE_TTL, False),
-            local=PRIVATE[0], public=PUBLIC[0], remote=PUBLIC[1], techniques=[self._technique],
+            local=PRIVATE[0], public=PUBLIC[0], remote=PUBLIC[1], rows=plan.rows([self._technique], listed=True),
             ports=Ports(self._dice), timeout_s=10.0, now=self._now,
         )  # fmt: skip
 
     def _responding(self, notification: Notification) -> Responding:
         return Responding(
             terms=Terms(False, notification.nonce, HOLE_TTL, False), local=PRIVATE[1], notification=notification,
-            runnable=frozenset(TECHNIQUES), timeout_s=10.0, now=self._now,
+            runnable=frozenset(TECHNIQUES), ports=Ports(self._dice), timeout_s=10.0, now=self._now,
         )  # fmt: skip
 
 

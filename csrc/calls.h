@@ -103,6 +103,13 @@ int punchd_filter_peer(const uint8_t *address, uint8_t family,
 		       struct punchd_insn *out, size_t out_len);
 
 /**
+ * punchd_filter_resets() - Let a TCP socket take no resets
+ * @out, @out_len: the caller's program
+ * Return: instructions written, or NO_ROOM
+ */
+int punchd_filter_resets(struct punchd_insn *out, size_t out_len);
+
+/**
  * punchd_filter_tagged() - Drop datagrams that begin with a tag
  * @tag, @tag_len: PUNCHD_TAG_MIN to PUNCHD_TAG_MAX bytes, copied
  * @out, @out_len: the caller's program, for a UDP socket

@@ -255,6 +255,23 @@ int punchd_filter_peer(const uint8_t *address, uint8_t family,
 	return assemble(lines, sizeof(lines) / sizeof(*lines), out, out_len);
 }
 
+int punchd_filter_resets(struct punchd_insn *out, size_t out_len)
+{
+	const struct line lines[] = {
+	/* A = flags; a TCP socket's own view begins at its header */
+	{ NEXT, LOAD8_AT, (uint32_t)offsetof(struct wire_tcp, flags), NEXT,
+	  NEXT },
+	/* a reset? */
+	{ NEXT, IF_ANY, PUNCHD_RST, DROP, NEXT },
+	/* the whole segment */
+	{ PASS, RETURN, UINT32_MAX, NEXT, NEXT },
+	/* as if it had never come */
+	{ DROP, RETURN, 0, NEXT, NEXT },
+	};
+
+	return assemble(lines, sizeof(lines) / sizeof(*lines), out, out_len);
+}
+
 int punchd_filter_tagged(const uint8_t *tag, size_t tag_len,
 			 struct punchd_insn *out, size_t out_len)
 {

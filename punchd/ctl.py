@@ -114,7 +114,14 @@ def replay(journal: str) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "punchd.replay", journal])
 
 
-COMMANDS: tuple[click.Command, ...] = (ping, status, doctor, netcheck, cancel, cat, replay)
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def explain(arguments: tuple[str, ...]) -> None:
+    """What would be tried between two NAT classes, and why; sends nothing."""
+    os.execv(sys.executable, [sys.executable, "-m", "punchd.explain", *arguments])
+
+
+COMMANDS: tuple[click.Command, ...] = (ping, status, doctor, netcheck, cancel, cat, replay, explain)
 
 
 @click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

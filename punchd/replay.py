@@ -236,6 +236,7 @@ _EFFECTS = {
     "Clear": "> pair {pair}: RST, ttl {ttl}",
     "ClosePair": "x pair {pair}: close",
     "Notify": "> the notification, to the application",
+    "CallBack": "> the second message, to the application",
     "Report": "= {progress[stage]} {progress[technique]}",
     "HandOver": "= pair {pair}: handed over, {technique}",
     "Finish": "= the final word",

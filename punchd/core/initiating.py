@@ -131,7 +131,7 @@ class Initiating(Attempt):
                     continue  # a captured SYN, or a mapping, is of the old port alone
                 pair.close()
                 moved = replace(pair.offer, responder_port=ready.port)
-                pair = self._start(Candidate(moved, pair.own_port, ready.port), index=pair.index)
+                pair = self._start(Candidate(moved, pair.own_port, ready.port, pair.after_s), index=pair.index)
             pair.feed(Called(pair.index), self.now)
 
     def _take_over(self, pair: Pair) -> None:

@@ -94,47 +94,16 @@ class Pair:
     """A candidate pair (RFC 8445) and the script that works on it."""
 
     __slots__ = (
-        "_again",
-        "_interval",
-        "aim_port",
-        "answered",
-        "calls",
-        "closed",
-        "committed",
-        "connected",
-        "deadline",
-        "early",
-        "evidence",
-        "fail_cause",
-        "fail_code",
-        "fired_at",
-        "given",
-        "handshake",
-        "index",
-        "lanes",
-        "moved",
-        "now",
-        "numbered",
-        "offer",
-        "outbox",
-        "own_port",
-        "own_syn",
-        "patient",
-        "primed",
-        "proven",
-        "rcv_nxt",
-        "reach_at",
-        "refused",
-        "script",
-        "snd_nxt",
-        "syn",
-        "terms",
+        "_again", "_interval", "after_s", "aim_port", "answered", "calls", "closed", "committed", "connected",
+        "deadline", "early", "evidence", "fail_cause", "fail_code", "fired_at", "given", "handshake", "index",
+        "lanes", "moved", "now", "numbered", "offer", "outbox", "own_port", "own_syn", "primed", "proven", "rcv_nxt",
+        "reach_at", "script", "snd_nxt", "syn", "terms",
     )  # fmt: skip
 
     def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
         self.index = index
         self.offer = candidate.offer
-        self.own_port, self.aim_port = candidate.own_port, candidate.aim_port
+        self.own_port, self.aim_port, self.after_s = candidate.own_port, candidate.aim_port, candidate.after_s
         self.lanes = Rounds(candidate.own or _NO_SPREAD, candidate.aims or _NO_SPREAD, candidate.seed)
         self.terms = terms
         self.outbox = outbox
@@ -150,7 +119,7 @@ class Pair:
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
-        self.patient = self.refused = self.calls = self.numbered = False
+        self.calls = self.numbered = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -277,16 +246,22 @@ class Pair:
             prime(self.hole)
             self.say_primed()
             return (yield from self.hold(wanted, lambda: prime(self.hole), every_s))
-        if opening is Opening.CALLED:
-            self.say_primed()
-            event = yield from self.until(lambda event: isinstance(event, Called) or wanted(event))
-            if wanted(event):
-                return event
-            prime(None)
-            return (yield from self.until(wanted, again=lambda: prime(None)))
+        event = yield from self.bides(wanted)
+        if event is not None and wanted(event):
+            return event
         prime(None)
         self.say_primed()
+        if opening is Opening.CALLED:
+            return (yield from self.until(wanted, again=lambda: prime(None)))
         return (yield from self.insist(wanted, lambda: prime(None)))
+
+    def bides(self, wanted: Wanted) -> Generator[None, ScriptEvent, ScriptEvent | None]:
+        """Until the initiator may fire at full range: called, or after the plan's time; or until `wanted`."""
+        within_s = None if self.offer.opening is Opening.CALLED else self.after_s
+        if within_s == 0:
+            return None
+        self.say_primed()
+        return (yield from self.until(lambda event: isinstance(event, Called) or wanted(event), within_s=within_s))
 
     def fires(self, every_s: float) -> Script:
         """The responder's FIRE as the plan wants it, until the initiator answers."""
@@ -386,8 +361,7 @@ class Pair:
                     self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
-                self.refused = True
-                if not self.given and not self.patient:
+                if not self.given:
                     self.fail(
                         "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )

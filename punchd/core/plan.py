@@ -1,21 +1,105 @@
-"""Which techniques to try, in which order, given what this host can do.
-Opens nothing and knows no NAT classes yet: without them the order is that of the design."""
+"""Which techniques to try, how they open and in which order, given both NATs' classes and what this host can do.
+Opens nothing and measures nothing: classes come from descriptors, and what they leave open is tried, not guessed.
+
+Theory. A row is one technique in one opening (words/notification.py). All rows of an attempt go out in one
+notification, and what they send must not spoil each other's chances:
+
+  1. PRIMED rows come first. Nothing of the initiator's gets as far as the peer's NAT, so no NAT is given a reason to
+     refuse or to punish anything; the responder's first packet finds the hole. Most pairs of NATs need no more.
+  2. What begins with a full-range packet of the initiator's comes late: REFIRED, where the responder opens its own
+     NAT and waits, then CROSSED, where it fires as well. The initiator bides its time until the responder calls it
+     (the second message), and fires unasked only when half of its patience is over: a stray at a NAT that blocks its
+     sender would end what the PRIMED rows might still have won.
+  3. A NAT that keeps ports needs no more than drawn ports. One that has made an endpoint-independent mapping is
+     aimed at there. One that counts is predicted (core/predict.py), one that draws is met by chance, with a fan.
+
+A class orders: first what it says will pass, then what it leaves open, then what it says can't, since a class was
+measured at another time. What would harm the others is left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
+from punchd.core import predict
 from punchd.core.ports import Ports
+from punchd.core.prospects import OPENINGS, Prospect, prospect
 from punchd.core.techniques import TECHNIQUES
-from punchd.words.notification import SOURCES_MAX, SPREAD_MAX, Fan, Offer, Opening, Spread
-from punchd.words.plan import Candidate, Lanes, Row
+from punchd.words.nat import Allocation, Dependence, NatClass
+from punchd.words.notification import OFFERS_MAX, Fan, Offer, Opening, Spread
+from punchd.words.plan import Candidate, Lanes, Row, View
 
 # simopen first: least privilege, and the most NATs in the field let a SYN in after a SYN out. midstream second:
-# where every inbound SYN is dropped it is what passes. The rest serve the NATs that neither of them passes.
+# where every inbound SYN is dropped it is what passes. The rest serve the NATs that neither of them passes, direct
+# last: its SYN knocks at a closed door, and a NAT may punish that.
 AUTO = {
-    "tcp": ("tcp-simopen", "tcp-midstream", "tcp-direct", "tcp-syni", "tcp-nutss"),
+    "tcp": ("tcp-simopen", "tcp-midstream", "tcp-syni", "tcp-nutss", "tcp-direct"),
     "udp": ("udp",),
 }
+
+FIRES_UNASKED = 0.5
+"""Share of the initiator's patience after which it fires though nobody has called it."""
+
+LATE_AFTER_S = 1.5
+"""How long after the notification's arrival the responder has begun the last row; core/responding.py."""
+
+EARLY_S = 0.1
+"""How long before the notification's arrival a packet leaves that is to come just after it: half a long round trip."""
+
+SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
+HOLES, PROBES = 256, 1024
+GUESSES = 256
+
+_LATE = {"tcp-simopen": (Opening.REFIRED,), "tcp-midstream": (Opening.REFIRED, Opening.CROSSED),
+         "udp": (Opening.REFIRED, Opening.CROSSED)}  # fmt: skip
+_EITHER_WAY = {"tcp-direct"}
+_FANS = {"tcp": "tcp-birthday", "udp": "udp-birthday"}
+
+
+class Habit(Enum):
+    """How one comes to know a side's public port."""
+
+    KEEPS = auto()
+    MAPPED = auto()
+    COUNTS = auto()
+    DRAWS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What the rows' times hang on.
+
+    now_ms      milliseconds since 1970
+    side_s      one-way delay of the side channel, if the caller knows it
+    patience_s  how long the attempt may last
+    """
+
+    now_ms: float = 0.0
+    side_s: float | None = None
+    patience_s: float = 10.0
+
+    @property
+    def heard_ms(self) -> float:
+        """When the responder hears of it."""
+        return self.now_ms + 1000 * (SIDE_DELAY_S if self.side_s is None else self.side_s)
+
+    @property
+    def slack_ms(self) -> float:
+        """How uncertain that is."""
+        return 1000 * SIDE_SPREAD_S if self.side_s is None else 0.0
+
+    @property
+    def late_s(self) -> float:
+        """When the initiator fires unasked."""
+        half = self.patience_s * FIRES_UNASKED
+        return half if self.side_s is None else min(half, self.side_s + LATE_AFTER_S)
+
+    @property
+    def timed_s(self) -> float:
+        """When it fires where that does no harm: so that it comes just after the notification, if one knows when."""
+        return 0.0 if self.side_s is None else max(0.0, self.side_s - EARLY_S)
 
 
 def choose(wanted: Iterable[str] | None, transport: str, able: frozenset[str]) -> tuple[list[str], dict[str, str]]:
@@ -31,36 +115,74 @@ def choose(wanted: Iterable[str] | None, transport: str, able: frozenset[str]) -
     return runnable, missing
 
 
-def rows(names: Iterable[str], *, listed: bool) -> list[Row]:
-    """The plan where nothing is known of either NAT.
+def fans(transport: str, able: frozenset[str]) -> bool:
+    """Whether this host can send many packets of one technique at once."""
+    fan = TECHNIQUES.get(_FANS[transport])
+    return fan is not None and fan.needs <= able
 
-    An explicit list says that its techniques are wanted however they open; `auto` fires at nobody unasked. A fan takes
-    either side for the one whose ports are drawn at random, and on TCP either NAT for one that wants a SYN first.
+
+def rows(
+    names: Sequence[str], *, listed: bool, own: View | None = None, peer: View | None = None,
+    times: Times | None = None, fans: bool = False, tried: int = 0,
+) -> list[Row]:  # fmt: skip
+    """The plan for these techniques.
+
+    listed  the caller named them: they are wanted in this order, however they open
+    fans    this host can send many packets of one technique at once
+    tried   attempts to this peer that failed a short time ago
     """
-    plan: list[Row] = []
-    for name in names:
-        if name in _FANNED:
-            modes = (False, True) if TECHNIQUES[name].transport == "tcp" else (False,)
-            plan += [Row(name, lanes=lanes) for mode in modes for lanes in (own_random(mode), peers_random(mode))]
-        else:
-            plan.append(Row(name))
-        if listed and name in _EITHER_WAY:
-            plan.append(Row(name, Opening.REFIRED))
-    return plan
+    own, peer, times = own or View(), peer or View(), times or Times()
+    if listed:
+        plain = [row for name in names for row in _listed(name, own, peer, times)]
+    else:
+        plain = again(_ordered(names, own.nat, peer.nat, times), tried)
+    if not plain:
+        return []
+    transport = names[0].partition("-")[0]
+    habits = habit(own), habit(peer)
+    met: list[Row] = []
+    if fans and not listed and Habit.DRAWS in habits:
+        met = _drawn(transport, own, peer, times, again=tried % 2 == 1)
+        plain = plain if Dependence.INDEPENDENT in (own.nat.filtering, peer.nat.filtering) else []
+    elif fans and not listed and Habit.COUNTS in habits:
+        met = _counted(transport, own, peer, times)
+        holes, sources = mappings(met)
+        own, peer = replace(own, taken=own.taken + holes), replace(peer, taken=peer.taken + sources * len(met))
+    return (met + _aimed(plain, own, peer))[:OFFERS_MAX]
 
 
-_EITHER_WAY = {"tcp-direct"}
-_FANNED = {"tcp-birthday", "udp-birthday"}
+def again(planned: Sequence[Row], tried: int) -> list[Row]:
+    """The same rows for another try after `tried` failed ones: what came last is worth a try before the rest is.
+
+    What waits for the initiator comes to the front, since it fires at nobody; the others go on where they began.
+    """
+    if not tried:
+        return list(planned)
+    first = [row for row in planned if row.opening in (Opening.REFIRED, Opening.CALLED)]
+    primed = [row for row in planned if _holes(row)]
+    last = [row for row in planned if row not in first and row not in primed]
+    turn = tried % len(primed) if primed else 0
+    return first + primed[turn:] + primed[:turn] + last
 
 
-def own_random(handshake: bool = False) -> Lanes:
-    """Our NAT draws ports at random: many ports of ours aim at one of the peer's, which aims at many of our NAT's."""
-    return Lanes(Spread(0, SOURCES_MAX), Spread(0, SPREAD_MAX), Spread(0), Spread(0), handshake)
+def mappings(planned: Sequence[Row]) -> tuple[int, int]:
+    """How many mappings an attempt makes at our NAT, and at the peer's if its first row succeeds."""
+    own = 0
+    for row in planned:
+        if _holes(row):
+            own += 1 if row.lanes is None else row.lanes.own.count * row.lanes.aims.count
+    first = planned[0].lanes if planned else None
+    return own, 1 if first is None else first.peers.count * first.seen.count
 
 
-def peers_random(handshake: bool = False) -> Lanes:
-    """The peer's NAT does."""
-    return Lanes(Spread(0), Spread(0), Spread(0, SOURCES_MAX), Spread(0, SPREAD_MAX), handshake)
+def habit(side: View) -> Habit:
+    """How its public ports are to be known."""
+    nat = side.nat
+    if side.public_port:
+        return Habit.MAPPED
+    if nat.allocation is Allocation.SEQUENTIAL:
+        return Habit.COUNTS
+    return Habit.DRAWS if nat.allocation is Allocation.RANDOM else Habit.KEEPS
 
 
 def draw(row: Row, ports: Ports) -> Candidate:
@@ -72,7 +194,7 @@ def draw(row: Row, ports: Ports) -> Candidate:
         return _draw_fan(row, row.lanes, own, peer, ports.seed())
     own, peer = row.own_port or own, row.peer_port or peer
     offer = Offer(row.technique, row.seen_port or own, peer, opening=row.opening)
-    return Candidate(offer, own, row.aim_port or peer)
+    return Candidate(offer, own, row.aim_port or peer, row.after_s)
 
 
 def _draw_fan(row: Row, lanes: Lanes, own: int, peer: int, seed: int) -> Candidate:
@@ -80,7 +202,7 @@ def _draw_fan(row: Row, lanes: Lanes, own: int, peer: int, seed: int) -> Candida
     fan = Fan(_one(lanes.seen, mine.first), _one(lanes.peers, peer), lanes.handshake)
     aims = _one(lanes.aims, fan.sources.first)
     offer = Offer(row.technique, fan.targets.first, fan.sources.first, opening=row.opening, fan=fan)
-    return Candidate(offer, _only(mine), _only(aims), mine, aims, seed)
+    return Candidate(offer, _only(mine), _only(aims), row.after_s, mine, aims, seed)
 
 
 def meet(offer: Offer, ports: Ports) -> Candidate:
@@ -88,7 +210,7 @@ def meet(offer: Offer, ports: Ports) -> Candidate:
     if offer.fan is None:
         return Candidate(offer, offer.responder_port, offer.initiator_port)
     own, aims = offer.fan.sources, offer.fan.targets
-    return Candidate(offer, _only(own), _only(aims), own, aims, ports.seed())
+    return Candidate(offer, _only(own), _only(aims), 0.0, own, aims, ports.seed())
 
 
 def _one(spread: Spread, port: int) -> Spread:
@@ -98,3 +220,161 @@ def _one(spread: Spread, port: int) -> Spread:
 
 def _only(spread: Spread) -> int:
     return spread.first if spread.count == 1 else 0
+
+
+def own_random(handshake: bool = False) -> Lanes:
+    """Our NAT draws its ports: many of ours aim at one of the peer's, which aims at many of our NAT's."""
+    return Lanes(Spread(0, HOLES), Spread(0, PROBES), Spread(0), Spread(0), handshake)
+
+
+def peers_random(handshake: bool = False) -> Lanes:
+    """The peer's NAT does."""
+    return Lanes(Spread(0), Spread(0), Spread(0, HOLES), Spread(0, PROBES), handshake)
+
+
+def _listed(name: str, own: View, peer: View, times: Times) -> list[Row]:
+    """The rows of a technique that the caller named, however it opens; of a fan, whichever NAT it is there for."""
+    if name not in _FANS.values():
+        return [
+            Row(name, opening) for opening in (Opening.PRIMED, *((Opening.REFIRED,) if name in _EITHER_WAY else ()))
+        ]
+    transport = name.partition("-")[0]
+    habits = {habit(own), habit(peer)}
+    if Habit.DRAWS in habits:
+        return _drawn(transport, own, peer, times, again=False)
+    if Habit.COUNTS in habits:
+        return _counted(transport, own, peer, times)
+    shakes = _shakes(transport, own.nat, peer.nat)
+    return [Row(name, lanes=lanes) for shake in shakes for lanes in (own_random(shake), peers_random(shake))]
+
+
+def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, times: Times) -> list[Row]:
+    """Every technique in every opening that may help, the likeliest first."""
+    calls = peer.forgives is False
+    knocks = {name for name in names if TECHNIQUES[name].knocks}
+    primed = [Row(name) for name in names if name not in knocks]
+    late = [
+        Row(name, Opening.CALLED if calls and opening is Opening.REFIRED else opening, after_s=times.late_s)
+        for turn in (Opening.REFIRED, Opening.CROSSED)
+        for name in names
+        for opening in _LATE.get(name, ())
+        if opening is turn
+    ]
+    last = [Row(name) for name in names if name in knocks]
+    told = [(row, *prospect(row, own, peer)) for row in primed + late + last]
+    return [
+        replace(row, reason=reason, after_s=_patience(row, told_of, own, peer, times))
+        for wanted in (Prospect.PASSES, Prospect.OPEN, Prospect.FAILS)
+        for row, told_of, reason in told
+        if told_of is wanted
+    ]
+
+
+def _patience(row: Row, told: Prospect, own: NatClass, peer: NatClass, times: Times) -> float:
+    """A full-range packet that is known to do no harm, and to be needed, waits for nobody."""
+    harmless = row.after_s and peer.drops_strays and peer.forgives
+    return times.timed_s if told is Prospect.PASSES and harmless and own.outlives_icmp is False else row.after_s
+
+
+def _aimed(planned: Sequence[Row], own: View, peer: View) -> list[Row]:
+    """The rows with the ports that are known or guessed; mapped on both sides there is but one 4-tuple to try.
+
+    A guess takes it that nobody else opens any: a busy NAT is for fans. Our holes are opened in the order of the rows,
+    the late ones last; the peer opens its own one row after the other.
+    """
+    if own.public_port and peer.public_port:
+        planned = planned[:1]
+    mine, theirs = _course(own), _course(peer)
+    found = []
+    for place, row in enumerate(planned):
+        seen, aim = own.public_port, peer.public_port
+        if mine is not None:
+            seen = mine.port_of(own.taken + _turn(planned, place))
+        if theirs is not None:
+            aim = theirs.port_of(peer.taken + place)
+        found.append(
+            row
+            if row.lanes
+            else replace(row, own_port=own.own_port, seen_port=seen, peer_port=peer.own_port, aim_port=aim)
+        )
+    return found
+
+
+def _turn(planned: Sequence[Row], place: int) -> int:
+    """How many rows make a mapping at our NAT before this one does."""
+    primed = [at for at, row in enumerate(planned) if _holes(row)]
+    if planned[place].opening is Opening.PRIMED:
+        return sum(at < place for at in primed)
+    late = [at for at, row in enumerate(planned) if row.opening is not Opening.PRIMED]
+    return len(primed) + sum(at < place for at in late)
+
+
+def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
+    """Rows with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't."""
+    mine, theirs = _course(own), _course(peer)
+    probes = 1 if mine is not None and theirs is not None else GUESSES
+    opening = Opening.CALLED if own.nat.outlives_icmp is False else Opening.PRIMED
+    found = []
+    taken = [own.taken, peer.taken]
+    for shakes in _shakes(transport, own.nat, peer.nat):
+        lanes = Lanes(
+            Spread(own.own_port), Spread(own.public_port), Spread(peer.own_port), Spread(peer.public_port), shakes
+        )
+        if mine is not None:
+            where = predict.window(mine, at_ms=times.now_ms, own=taken[0])
+            count, guesses = predict.fan(mine, where, holes=HOLES, probes=probes)
+            lanes, taken[0] = replace(lanes, own=Spread(0, count), seen=guesses), taken[0] + count
+        if theirs is not None:
+            where = predict.window(theirs, at_ms=times.heard_ms, own=taken[1], slack_ms=times.slack_ms)
+            count, guesses = predict.fan(theirs, where, holes=HOLES, probes=probes)
+            lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
+        reason = f"the next ports are predicted; {OPENINGS[opening]}"
+        late_s = times.late_s if opening is Opening.CALLED else 0.0
+        found.append(Row(_FANS[transport], opening, lanes=lanes, after_s=late_s, reason=reason))
+    return found
+
+
+def _drawn(transport: str, own: View, peer: View, times: Times, *, again: bool) -> list[Row]:
+    """Rows for a NAT that draws its ports: holes on its side, probes from the other, until two meet by chance.
+
+    All but one of the peer's packets from many ports are strays to our NAT. Unless that is known to forgive them, we
+    are called and probe ourselves; `again`, when this has failed, they come.
+    """
+    hopeless = habit(own) is not Habit.KEEPS and habit(peer) in (Habit.DRAWS, Habit.COUNTS) and not own.public_port
+    if hopeless:
+        holes = Spread(0, HOLES)
+        whose, lanes = "both sides' ports change: a few in a thousand", Lanes(holes, Spread(0), holes, Spread(0))
+    elif habit(own) is Habit.DRAWS:
+        whose = "our ports are drawn: the peer meets them by chance"
+        lanes = replace(own_random(), peers=Spread(peer.own_port), aims=Spread(peer.public_port))
+    else:
+        whose = "the peer's ports are drawn: we meet them by chance"
+        lanes = replace(peers_random(), own=Spread(own.own_port), seen=Spread(own.public_port))
+    forgiven = own.nat.forgives or (again and own.nat.forgives is None)
+    called = own.nat.outlives_icmp is False or (lanes.peers.count > 1 and not forgiven)
+    openings = (Opening.CALLED,) if called else (Opening.PRIMED, Opening.CALLED)
+    return [
+        Row(_FANS[transport], opening, lanes=replace(lanes, handshake=shakes), reason=f"{whose}; {OPENINGS[opening]}",
+            after_s=0.0 if opening is Opening.PRIMED else times.late_s)
+        for opening in openings
+        for shakes in _shakes(transport, own.nat, peer.nat)
+    ]  # fmt: skip
+
+
+def _shakes(transport: str, own: NatClass, peer: NatClass) -> tuple[bool, ...]:
+    """Whether a fan begins with SYNs: both, unless a class tells, or there are none."""
+    if transport == "udp" or (own.picks_up and peer.picks_up):
+        return (False,)
+    return (True,) if False in (own.picks_up, peer.picks_up) else (False, True)
+
+
+def _holes(row: Row) -> bool:
+    """Whether it opens a hole at our NAT before the notification leaves."""
+    known = TECHNIQUES.get(row.technique)  # a fan is planned for builds that have none, too
+    return row.opening is Opening.PRIMED and not (known is not None and known.knocks)
+
+
+def _course(side: View) -> predict.Course | None:
+    if side.face is None or habit(side) is not Habit.COUNTS:
+        return None
+    return predict.of_face(side.face, side.other)

@@ -17,6 +17,8 @@ from punchd.words.notification import Notification, Offer, Opening, Ready, Secon
 from punchd.words.plan import Candidate
 
 STAGGER_S = 0.1  # between the starts of two techniques of `auto`
+LATE_S = 0.3  # what the last of them gets before those begin that wait for the initiator, who is then called, ...
+CROSS_S = 0.7  # ... and these, before we fire where the initiator may have no hole: a NAT of its may punish that
 TURN_S = 1.0  # what each technique of an explicit list gets before the next starts
 LINGER_S = 2.0  # how long a responder repeats COMMIT for an initiator that still asks
 UDP_COMMITS = 3  # a handed-over UDP socket can't be used to repeat, so COMMIT goes out thrice
@@ -86,22 +88,39 @@ class Responding(Attempt):
     def _fire_next(self) -> None:
         if self._serial:
             self._close_others(None)  # a blind side can't be told which of two it is to take
-        self._next_at = self.now + self._pause_s
-        while True:
+        pause_s = 0.0
+        while self._offers and not pause_s:
             place, offer = self._offers.pop(0)
             pair = self._start(meet(offer, self._ports))
             self._places[pair.index] = place
-            self._call(pair)
+            # a fan says by itself when its holes are open
+            pair.calls |= self._staggers and offer.opening is not Opening.PRIMED and offer.fan is None
             self._report("trying", pair)
-            if not self._offers or self._offers[0][1].opening is Opening.PRIMED:
-                return  # one that waits for the initiator takes no turn of its own
+            pause_s = self._pause(offer) if self._offers else self._pause_s
+        self._next_at = self.now + pause_s
 
-    def _call(self, pair: Pair, *, port: int = 0) -> None:
-        """The second message, if the pair wants one."""
-        if pair.calls or port:
+    def _pause(self, last: Offer) -> float:
+        """How long the offer that was just begun stays the last: those that wait for the initiator share one turn."""
+        coming = self._offers[0][1]
+        if self._staggers and _is_stray(coming):
+            return STAGGER_S if _is_stray(last) else CROSS_S
+        if coming.opening is Opening.PRIMED:
+            return self._pause_s
+        return LATE_S if self._staggers and last.opening is Opening.PRIMED else 0.0
+
+    @property
+    def _staggers(self) -> bool:
+        """The offers are `auto`'s: what waits for the initiator comes last there, and it may have to be called."""
+        return self._pause_s == STAGGER_S
+
+    def _call(self, *moved: Ready) -> None:
+        """The second message, if a pair wants one."""
+        calling = [pair for pair in self.pairs if pair.calls]
+        ready = (*moved, *(Ready(self._places[pair.index]) for pair in calling))
+        for pair in calling:
             pair.calls = False
-            ready = Ready(self._places[pair.index], port)
-            self._effects.append(CallBack(SecondMessage(self.terms.nonce, (ready,))))
+        if ready:
+            self._effects.append(CallBack(SecondMessage(self.terms.nonce, ready)))
 
     def _move(self, pair: Pair) -> None:
         """The port that the initiator drew for us is taken: fire from another, and tell it in a second message."""
@@ -111,7 +130,7 @@ class Responding(Attempt):
         place = self._places[pair.index]
         pair = self._start(Candidate(moved, port, moved.initiator_port), index=pair.index)
         pair.moved, self._places[pair.index] = True, place
-        self._call(pair, port=port)
+        self._call(Ready(place, port))
 
     def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
         taken = isinstance(event, EffectFailed) and pair.fail_code == "port-taken"
@@ -127,13 +146,14 @@ class Responding(Attempt):
     def _consider(self) -> None:
         if self.state is State.LINGERING:
             return
+        self._call()
         for pair in self.pairs:
-            self._call(pair)
             if pair.proven and not pair.closed and pair.fail_code is None:
                 self._choose(pair)
                 return
         if self.pairs and self.pairs[-1].fail_code is not None and self._offers:
-            self._fire_next()
+            if not (self._staggers and _is_stray(self._offers[0][1])):
+                self._fire_next()
         elif not self._offers and all(pair.fail_code is not None or pair.closed for pair in self.pairs):
             self._report_losers(None)
             self._end(verdict.failure(self.pairs))
@@ -150,6 +170,12 @@ class Responding(Attempt):
         pair.given = True
         self.state = State.LINGERING
         self._linger_until = self.now + LINGER_S
+
+
+def _is_stray(offer: Offer) -> bool:
+    """Our first packet goes where the initiator may have opened no hole."""
+    knocks = TECHNIQUES[offer.technique].knocks and offer.opening is Opening.PRIMED
+    return knocks or offer.opening is Opening.CROSSED
 
 
 def _needs_eyes(offer: Offer) -> bool:

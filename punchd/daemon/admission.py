@@ -7,9 +7,12 @@ import errno
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 
-from punchd.core import plan
+from punchd.core import places, plan
+from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Dice, Ports
@@ -19,6 +22,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
 from punchd.daemon.networks import Networks
+from punchd.daemon.recent import Recent
 from punchd.edge import sockets
 from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
@@ -26,7 +30,8 @@ from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.errors import Code, HostError, PeerError, RequestError
 from punchd.words.nat import Descriptor
 from punchd.words.notification import NONCE_LEN, Notification
-from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Respond
+from punchd.words.plan import View
+from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Place, Respond
 
 NONCES_REMEMBERED = 65_536
 NONCE_LIFE_S = 3600.0
@@ -45,6 +50,7 @@ class Admission:
         self._open: dict[tuple[int, str], int] = {}
         self._limits = {ATTEMPTS: config.attempts_per_uid, ENDPOINTS: config.endpoints_per_uid}
         self._nonces: OrderedDict[bytes, float] = OrderedDict()
+        self._recent = Recent()
 
     def enter(self, uid: int, what: str = ATTEMPTS) -> None:
         """Count one more open request of this user. RequestError: too-many-attempts."""
@@ -65,21 +71,48 @@ class Admission:
         else:
             del self._open[uid, what]
 
-    def initiating(self, request: Initiate) -> Initiating:
+    def ended(self, uid: int, attempt: Attempt, *, ok: bool) -> None:
+        """An attempt of this user is over: the next one to the same peer may do better.
+
+        A caller's own list says nothing of what `auto` would have done.
+        """
+        if isinstance(attempt, Initiating) and not attempt.in_turn:
+            transport = TECHNIQUES[attempt.rows[0].technique].transport
+            self._recent.ended((uid, attempt.remote, transport), ok=ok, now=time.monotonic())
+
+    def initiating(self, request: Initiate, uid: int) -> Initiating:
         """An attempt for the request. RequestError or HostError say why not."""
-        remote = request.peer[0].address
-        self._check_target(remote, "peer")
+        now, transport = time.monotonic(), str(request.transport)
+        peer = self._first("peer", request.peer, transport)
+        remote = places.address(peer, transport)
         techniques = self._techniques(request)
         local = self._route(remote)
+        own = self._first("self", request.self_ or (Place(self._config.public or local),), transport)
+        public = places.address(own, transport)
+        planned = plan.rows(
+            techniques,
+            listed=bool(request.techniques),
+            own=self._view(own, public, transport),
+            peer=self._view(peer, remote, transport),
+            times=plan.Times(
+                time.time() * 1000,
+                None if request.side_delay_ms is None else request.side_delay_ms / 1000,
+                request.timeout_ms / 1000,
+            ),
+            fans=plan.fans(transport, self._host.able),
+            tried=self._recent.tried((uid, remote, transport), now),
+        )
+        for address, count in zip((public, remote), plan.mappings(planned), strict=True):
+            self._recent.opened(address, count, now)
         return Initiating(
             terms=self._terms(local, initiating=True, nonce=os.urandom(NONCE_LEN)),
             local=local,
-            public=self._public(request, local),
+            public=public,
             remote=remote,
-            rows=plan.rows(techniques, listed=bool(request.techniques)),
+            rows=planned,
             ports=self.ports,
             timeout_s=request.timeout_ms / 1000,
-            now=time.monotonic(),
+            now=now,
             early=request.early,
             in_turn=bool(request.techniques),
         )
@@ -203,16 +236,19 @@ class Admission:
             raise RequestError(Code.TARGET_REFUSED, f"{remote} is this host itself; nothing is sent there")
         return local
 
-    def _public(self, request: Initiate, local: str) -> str:
-        address = request.self_[0].address if request.self_ else self._config.public or local
-        reason = why_no_target(address, allow_private=self._config.allow_private)
-        if reason is not None:
-            raise RequestError(
-                Code.BAD_VALUE,
-                f"self: {address} is {reason}; the peer could not send there",
-                advice="give `self`, this host's public address as the rendezvous server sees it",
-            )
-        return address
+    def _first(self, key: str, named: Sequence[Place], transport: str) -> Place:
+        return places.first_usable(
+            key, named, transport,
+            ports=self._config.ports, now_ms=time.time() * 1000, allow_private=self._config.allow_private,
+        )  # fmt: skip
+
+    def _view(self, place: Place, address: str, transport: str) -> View:
+        """What the plan knows of a side. Its samples are of another clock, or ours: how old they are is all we take."""
+        known = places.view(place, transport)
+        if known.face is None or not known.face.samples:
+            return known
+        age_s = max(0.0, time.time() - known.face.samples[-1].at_ms / 1000)
+        return replace(known, taken=self._recent.taken(address, time.monotonic() - age_s))
 
 
 def _no_route(remote: str, error: OSError) -> RequestError | HostError:

@@ -260,7 +260,8 @@ class Driver:
         held = run.held[effect.pair]
         able = "repair" in self._host.able
         run.count(effect.ttl)
-        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, isn=effect.isn)
+        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, stubborn=effect.stubborn)
+        held.stubborn = effect.stubborn
         self._loop.add_writer(held.sock, self._on_writable, run, held)
 
     def _abort(self, run: Run, effect: do.Abort) -> None:
@@ -379,6 +380,8 @@ class Driver:
         if failure:
             self.feed(run, seen.SocketFailed(held.pair, failure))
             return
+        if held.stubborn:
+            sockets.drop_filter(held.sock)
         self._watch_stream(run, held)
         self.feed(run, seen.Connected(held.pair))
 

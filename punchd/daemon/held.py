@@ -22,7 +22,7 @@ class Held:
     A fan has no ports before one of its lanes is adopted; they are 0.
     """
 
-    __slots__ = ("fan", "given", "listener", "local", "pair", "remote", "sock", "stream", "tag", "token")
+    __slots__ = ("fan", "given", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token")
 
     def __init__(
         self, pair: int, token: int, local: str, local_port: int, remote: str, remote_port: int, *, stream: bool
@@ -33,7 +33,7 @@ class Held:
         self.listener: socket.socket | None = None
         self.tag: bytes | None = None
         self.fan: Fan | None = None
-        self.given = False
+        self.given = self.stubborn = False
 
     @property
     def flow_local(self) -> tuple[str, int]:

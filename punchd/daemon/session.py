@@ -89,7 +89,11 @@ class Session:
         return [call for call in self._open.values() if isinstance(call, EndpointCall)]
 
     def _initiate(self, request: Initiate) -> None:
-        self._start(request.id, request.secret, lambda: self._service.admission.initiating(request))
+        self._start(
+            request.id,
+            request.secret,
+            lambda: self._service.admission.initiating(request, self.connection.credentials.uid),
+        )
 
     def _respond(self, request: Respond) -> None:
         self._start(request.id, request.secret, lambda: self._service.admission.responding(request))
@@ -219,6 +223,7 @@ class Call:
         )  # fmt: skip
         self.session.connection.send(line, fd)
         self._final()
+        self._remember(ok=True)
 
     def failed(self, outcome: Failed) -> None:
         blame = self.session._service.blame
@@ -235,6 +240,12 @@ class Call:
         failed = Failed(outcome.code, outcome.message, advice, outcome.cause)
         self.session.connection.send(replies.error(self.id, failed))
         self._final()
+        if outcome.code not in (Code.CANCELLED, Code.SHUTTING_DOWN):
+            self._remember(ok=False)
+
+    def _remember(self, *, ok: bool) -> None:
+        if self.run is not None:
+            self.session._service.admission.ended(self.uid, self.run.attempt, ok=ok)
 
     def ended(self) -> None:
         self._final()

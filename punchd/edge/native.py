@@ -401,6 +401,13 @@ def attach_peer_filter(fd: int, address: str) -> None:
     _check(lib.punchd_filter_attach(fd, out, n), "filter_attach")
 
 
+def attach_reset_filter(fd: int) -> None:
+    """Let the TCP socket take no resets."""
+    out = ffi.new("struct punchd_insn[]", lib.PUNCHD_FILTER_MAX)
+    n = _check(lib.punchd_filter_resets(out, len(out)), "filter_resets")
+    _check(lib.punchd_filter_attach(fd, out, n), "filter_attach")
+
+
 def attach_tag_filter(fd: int, tag: bytes) -> None:
     """Let the UDP socket drop datagrams that begin with this tag, 8 to 16 bytes."""
     out = ffi.new("struct punchd_insn[]", lib.PUNCHD_FILTER_MAX)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
 from functools import cache
 
 from punchd.edge import native
@@ -19,11 +18,11 @@ STRANGER = -1
 
 
 def connecting(
-    local: tuple[str, int], remote: tuple[str, int], ttl: int | None, *, force_port: bool, isn: int | None = None
+    local: tuple[str, int], remote: tuple[str, int], ttl: int | None, *, force_port: bool, stubborn: bool = False
 ) -> socket.socket:
     """A socket whose SYN has left when this returns.
 
-    `isn`: the SYN's sequence number (needs `force_port`: it is set in repair mode, as a queue's number).
+    `stubborn`: deaf to resets, by a socket filter, until `drop_filter`.
 
     `force_port`: bind in repair mode (CAP_NET_ADMIN), which ignores other connections on the port: those handed over
     forbid its reuse, and so does their TIME-WAIT (inet_connection_sock.c, inet_csk_get_port).
@@ -37,12 +36,11 @@ def connecting(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _SYN_PATIENCE)
         if ttl is not None:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        if stubborn:
+            native.attach_reset_filter(sock.fileno())
         if force_port:
             enter_repair(sock)
             sock.bind(local)
-            if isn is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
-                sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ, isn.to_bytes(4, sys.byteorder))
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _REPAIR_OFF_SILENTLY)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,11 +88,12 @@ def accept(listener: socket.socket, peer: tuple[str, int]) -> socket.socket | No
         sock.close()
         return None
     sock.setblocking(False)
-    _drop_filter(sock)  # inherited from the listener; this one hears its peer alone anyway
+    drop_filter(sock)  # inherited from the listener; this one hears its peer alone anyway
     return sock
 
 
-def _drop_filter(sock: socket.socket) -> None:
+def drop_filter(sock: socket.socket) -> None:
+    """Without a filter from here on, whether there was one or not."""
     try:
         native.detach_filter(sock.fileno())
     except FileNotFoundError:
@@ -279,7 +278,7 @@ def enter_repair(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
 
 
-_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ, _SEND_QUEUE = 19, 20, 21, 2  # linux/tcp.h
+_TCP_REPAIR = 19
 _REPAIR_OFF_SILENTLY = -1  # TCP_REPAIR_OFF_NO_WP
 
 

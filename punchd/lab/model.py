@@ -23,6 +23,7 @@ from punchd.lab.model_nat import Nat
 from punchd.lab.model_net import Box, Clock, Net, Path
 from punchd.lab.model_peer import Daemon, HandedOver
 from punchd.lab.model_shared import Leg
+from punchd.lab.model_view import look
 from punchd.words.events import CallHeard, Cancelled
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
@@ -89,6 +90,9 @@ class World:
     side_repeat    how often the notification arrives
     calls_back     whether the applications carry a second message
     wake_ms        how long a daemon may sleep before it reads what its kernel holds
+    classes        what A's plan knows: nothing, what both probes "measured", or all that the kinds' "nicknames" say
+    timed          whether A's caller tells what the side channel takes
+    tried          attempts that failed a short time ago
     speaks         whose applications write at hand-over: "ab", "a", "b" or ""
     faults_a, _b   index of an effect -> code with which the host refuses it
     cancel_a_ms    when the caller cancels, counted from the start
@@ -99,7 +103,7 @@ class World:
         rows: Sequence[Row] | None = None, transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
-        wake_ms: float = 0.0,
+        wake_ms: float = 0.0, classes: str = "", tried: int = 0, timed: bool = False,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
         hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab", shared: bool = False,
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
@@ -112,6 +116,7 @@ class World:
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
         self.net = net_of(kind_a, kind_b, clock, path, dice, seed=seed, shared=shared)
         kinds = layers(kind_a), layers(kind_b)
+        self._names = str(kind_a), str(kind_b)
         self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
         kernels = [
@@ -133,9 +138,9 @@ class World:
         if not self._techniques:
             raise ValueError(f"nothing can run: {missing}")
         self._in_turn, self._early = techniques is not None, early
-        self._rows = plan.rows(self._techniques, listed=self._in_turn) if rows is None else rows
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
+        self._rows = self._plan(kinds, classes, transport, timed=timed, tried=tried) if rows is None else rows
         self._side_repeat, self._speaks, self._calls_back = side_repeat, speaks, calls_back
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
         self._on_attempt, self._on_notification = on_attempt, on_notification
@@ -163,6 +168,15 @@ class World:
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
+
+    def _plan(self, kinds: Kinds, classes: str, transport: str, *, timed: bool, tried: int) -> list[Row]:
+        own, peer = (
+            look(self.net.boxes(side), kinds[side], self._names[side] if classes == "nicknames" else None, transport,
+                 now=START_S) if classes else None
+            for side in (0, 1)
+        )  # fmt: skip
+        times = plan.Times(START_S * 1000, self._side_s if timed else None, self._timeout_s)
+        return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=tried)
 
     def _responding(self, notification: Notification, runnable: frozenset[str]) -> Responding:
         return Responding(

@@ -58,7 +58,7 @@ class Tcp:
 
     __slots__ = (
         "errno", "fin_received", "fin_sent", "kernel", "last_challenge", "on_news", "port", "queued", "rcv_nxt",
-        "received", "remote", "retries", "snd_nxt", "snd_una", "state", "ttl", "unsent",
+        "received", "remote", "retries", "snd_nxt", "snd_una", "state", "stubborn", "ttl", "unsent",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, port: int, remote: int, *, state: TcpState, snd_nxt: int, rcv_nxt: int) -> None:
@@ -67,7 +67,7 @@ class Tcp:
         self.rcv_nxt = rcv_nxt
         self.ttl = FULL_TTL
         self.received = self.queued = self.errno = self.retries = 0
-        self.fin_sent = self.fin_received = False
+        self.fin_sent = self.fin_received = self.stubborn = False
         self.last_challenge = -1.0
         self.on_news: Callable[[str], None] | None = None
 
@@ -130,6 +130,8 @@ class Tcp:
 
     def _take_unconnected(self, segment: Segment) -> None:
         """RFC 9293, section 3.10.7.3."""
+        if self.stubborn and segment.flags & RST:
+            return  # the socket filter's word comes first
         acknowledges = bool(segment.flags & ACK)
         if acknowledges and segment.ack != self.snd_nxt:
             self.kernel.refuse(segment)
@@ -319,10 +321,10 @@ class Kernel:
 
     # -- system calls --------------------------------------------------------------------------------------------
 
-    def connect(self, port: int, remote: int, ttl: int | None, *, isn: int | None = None) -> Tcp:
+    def connect(self, port: int, remote: int, ttl: int | None, *, stubborn: bool = False) -> Tcp:
         """A socket whose SYN has left."""
-        first = self.isn(port, remote) if isn is None else isn
-        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(first), rcv_nxt=0)
+        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(self.isn(port, remote)), rcv_nxt=0)
+        sock.stubborn = stubborn
         sock.ttl = ttl or FULL_TTL
         self.adopt(sock)
         sock.send_syn()

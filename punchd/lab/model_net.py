@@ -162,6 +162,10 @@ class Net:
         self._stacks: list[Stack] = []
         self.sent = 0
 
+    def boxes(self, side: int) -> Sequence[Box]:
+        """A side's boxes from the host outwards."""
+        return self._boxes[side]
+
     def join(self, *stacks: Stack) -> None:
         """The hosts, in the order of the sides."""
         self._stacks += stacks

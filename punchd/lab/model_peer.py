@@ -283,7 +283,7 @@ class Daemon:
                 self._adopt(effect)
             case do.Connect():
                 holding = self.held[effect.pair]
-                holding.sock = sock = self.kernel.connect(*holding.key[1:], effect.ttl, isn=effect.isn)
+                holding.sock = sock = self.kernel.connect(*holding.key[1:], effect.ttl, stubborn=effect.stubborn)
                 sock.on_news = lambda news: self._stream_news(holding, news)
             case do.Resend():
                 if self.kernel.sights is not None:

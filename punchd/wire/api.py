@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 from msgspec import Meta, Struct
 
+from punchd.wire.descriptor import TEXT_START, decode_descriptor
 from punchd.words.errors import Code, RequestError
 from punchd.words.requests import (
     ENDPOINT_TIMEOUT_MS,
@@ -82,7 +83,7 @@ _ID_EXPECTED = f"a string of 1 to {ID_MAX_LEN} bytes"
 _Id = Annotated[str, Meta(min_length=1, max_length=ID_MAX_LEN, description=_ID_EXPECTED)]
 _Places = Annotated[
     str | Annotated[list[str], Meta(min_length=1, max_length=LIST_MAX_LEN)],
-    Meta(description='"198.51.100.2", "198.51.100.2:4711" or a list of 1 to 64 such strings'),
+    Meta(description='"198.51.100.2", "198.51.100.2:22168", a descriptor, or a list of 1 to 64 such strings'),
 ]
 _Prefixes = Annotated[
     list[str],
@@ -360,15 +361,31 @@ _PLACE = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}})(?::([1-9][0-9]{{0,4}}))?")
 
 
 def _place(key: str, text: str) -> Place:
+    if text.startswith(TEXT_START) and key in _DESCRIBED:
+        return _described(key, text)
     found = _PLACE.fullmatch(text)
     if found is None:
-        raise _bad_value(key, "an IPv4 address, with or without a port, as in 198.51.100.2:4711", text)
+        expected = "an IPv4 address, with or without a port, as in 198.51.100.2:22168"
+        raise _bad_value(key, f"{expected}, or a descriptor" if key in _DESCRIBED else expected, text)
     address, port = found.groups()
     if port is None:
         return Place(address)
     if int(port) > 65535:
         raise _bad_value(key, "an address whose port, if it has one, is from 1 to 65535", text)
     return Place(address, int(port))
+
+
+_DESCRIBED = {"peer", "self"}
+
+
+def _described(key: str, text: str) -> Place:
+    try:
+        descriptor = decode_descriptor(text)
+    except RequestError as error:
+        raise RequestError(error.code, f"'{key}': {error.message}", advice=error.advice, cause={"key": key}) from error
+    face = descriptor.tcp or descriptor.udp
+    assert face is not None
+    return Place(face.public.address, descriptor=descriptor)
 
 
 def _prefix(text: str) -> IPv4Network:

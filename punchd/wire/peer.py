@@ -26,7 +26,6 @@ import hmac
 import struct
 
 from punchd.words.errors import Code, PeerError
-from punchd.words.nat import STEP_MAX
 from punchd.words.notification import (
     NONCE_LEN,
     OFFERS_MAX,
@@ -242,7 +241,7 @@ def _decode_spread(body: bytes, offset: int) -> tuple[Spread, int]:
     if len(body) < offset + _SPREAD.size:
         raise _broken("it ends in the middle of a fan")
     first, count, step = _SPREAD.unpack_from(body, offset)
-    if not 1 <= count <= SPREAD_MAX or not 1 <= abs(step) <= STEP_MAX:
+    if not 1 <= count <= SPREAD_MAX or not step:
         raise _broken(f"its fan has {count} ports, {step} apart")
     if first and not all(_LOWEST_PORT <= port < 65536 for port in (first, first + (count - 1) * step)):
         raise PeerError(Code.PORT_REFUSED, "the notification's fan reaches beyond the ports that may be punched")

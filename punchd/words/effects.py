@@ -74,8 +74,8 @@ class Connect:
 
     pair: int
     ttl: int | None
-    isn: int | None = None
-    """The SYN's sequence number, where several connects are to be one to the peer; None: the kernel's choice."""
+    stubborn: bool = False
+    """No reset ends it: the peer may refuse what comes before it is ready."""
 
 
 @dataclass(frozen=True, slots=True)

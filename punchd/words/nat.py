@@ -32,13 +32,25 @@ class Allocation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NatClass:
-    """One transport's behaviour; TCP and UDP differ, so nobody has just one."""
+    """One transport's behaviour; TCP and UDP differ, so nobody has just one. None: not known.
+
+    step           from one new mapping to the next, negative when ports fall; 0 unless sequential
+    outlives_icmp  an ICMP error ends no mapping (RFC 4787, REQ-12; RFC 5382, REQ-9)
+    takes_syn      a SYN comes in after one has gone out (RFC 5382, REQ-2)
+    picks_up       a TCP session may begin in its middle, with an ACK
+    drops_strays   what nobody asked for is dropped in silence, neither answered nor punished (RFC 5382, REQ-4)
+    forgives       who sent a stray is heard all the same
+    """
 
     mapping: Dependence = Dependence.UNKNOWN
     filtering: Dependence = Dependence.UNKNOWN
     allocation: Allocation = Allocation.UNKNOWN
     step: int = 0
-    """From one new mapping to the next, negative when ports fall; 0 unless sequential."""
+    outlives_icmp: bool | None = None
+    takes_syn: bool | None = None
+    picks_up: bool | None = None
+    drops_strays: bool | None = None
+    forgives: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .nat import Face, NatClass
 from .notification import Offer, Opening, Spread
+
+_UNKNOWN = NatClass()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the plan knows of one side.
+
+    own_port, public_port  a mapping that is there already; 0: none, or none is needed
+    face, other            what its descriptor says of this transport, and of the other one
+    taken                  mappings that attempts of ours have made at its NAT since it was made
+    """
+
+    nat: NatClass = _UNKNOWN
+    own_port: int = 0
+    public_port: int = 0
+    face: Face | None = None
+    other: Face | None = None
+    taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +49,7 @@ class Row:
 
     own_port   ours, where only that one's mapping is known       seen_port  what our NAT makes of it
     peer_port  the peer's, where only that one's mapping is known  aim_port  what its NAT makes of it
+    after_s    the initiator fires unasked only so long after its start, or once it is called; 0: at once
     reason     why it is in the plan, for people
     """
 
@@ -39,12 +60,14 @@ class Row:
     peer_port: int = 0
     aim_port: int = 0
     lanes: Lanes | None = None
+    after_s: float = 0.0
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An offer, and what only this side needs to know of it: the port that it opens, and the one that it aims at.
+    """An offer, and what only this side needs to know of it: the port that it opens, the one that it aims at, and
+    how long it bides its time.
 
     own, aims  of a fan: the ports instead, 0 standing for what `seed` draws
     """
@@ -52,6 +75,7 @@ class Candidate:
     offer: Offer
     own_port: int
     aim_port: int
+    after_s: float = 0.0
     own: Spread | None = None
     aims: Spread | None = None
     seed: int = 0

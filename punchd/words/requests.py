@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
 
+from .nat import Descriptor
+
 TIMEOUT_MS = 10_000
 TIMEOUT_MAX_MS = 600_000
 ENDPOINT_TIMEOUT_MS = 6_000
@@ -29,6 +31,8 @@ class Place:
     address: str
     """An IPv4 address in its usual spelling."""
     port: int | None = None
+    descriptor: Descriptor | None = None
+    """Says more, for each transport; then `address` is that of the first it has, and there is no port."""
 
     def __str__(self) -> str:
         return self.address if self.port is None else f"{self.address}:{self.port}"

@@ -16,7 +16,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.words.effects import Effect, Report
 from punchd.words.events import ACK, SYN, SYN_ACK, WINDOWS, Event, SegmentSeen, Settled, Signal
 from punchd.words.notification import Fan, Notification, Offer, Spread, Syn
-from punchd.words.plan import Candidate
+from punchd.words.plan import Candidate, Row
 
 NONCE = bytes(range(16))
 A, B, LOCAL = "203.0.113.2", "198.51.100.2", "10.0.1.2"
@@ -30,7 +30,7 @@ def initiating(*techniques: str, blind: bool = False, early: bool = False, timeo
     """An initiator's attempt at time 0, its first effects not yet asked for."""
     return Initiating(
         terms=Terms(True, NONCE, blind=blind), local=LOCAL, public=A, remote=B,
-        rows=plan.rows(techniques, listed=False),
+        rows=[Row(name, lanes=plan.own_random() if "birthday" in name else None) for name in techniques],
         ports=Ports(random.Random(1)), timeout_s=timeout_s, now=0.0, early=early, in_turn=True,
     )  # fmt: skip
 

@@ -6,14 +6,29 @@ from __future__ import annotations
 import random
 
 import pytest
-from acts import LOCAL, NONCE, A, B, begun, feed, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, signalled, those
+from acts import (
+    ISN_A,
+    LOCAL,
+    NONCE,
+    A,
+    B,
+    begun,
+    feed,
+    own_syn,
+    own_syn_ack,
+    peer_syn,
+    peer_syn_ack,
+    seen,
+    signalled,
+    those,
+)
 
 from punchd.core.initiating import Initiating
-from punchd.core.pair import INSIST_S, Terms, secret_number
+from punchd.core.pair import INSIST_S, Terms
 from punchd.core.ports import Ports
-from punchd.core.responding import Responding
+from punchd.core.responding import CROSS_S, LATE_S, Responding
 from punchd.lab.model import World
-from punchd.words.effects import Abort, CallBack, Connect, Effect, HandOver, Listen, Notify, OpenPair, Resend, Tell
+from punchd.words.effects import CallBack, Connect, Effect, HandOver, Listen, Notify, OpenPair, Resend, Tell
 from punchd.words.events import (
     ACK,
     RST,
@@ -21,9 +36,9 @@ from punchd.words.events import (
     Connected,
     DeadlinePassed,
     EffectFailed,
+    Settled,
     Signal,
     SignalSeen,
-    SocketFailed,
 )
 from punchd.words.notification import Notification, Offer, Opening, Ready, SecondMessage
 from punchd.words.plan import Row
@@ -39,11 +54,11 @@ def initiating(*rows: Row) -> Initiating:
     )  # fmt: skip
 
 
-def responding(*offers: Offer, blind: bool = False) -> Responding:
+def responding(*offers: Offer, blind: bool = False, in_turn: bool = False) -> Responding:
     transport = offers[0].technique.partition("-")[0]
     return Responding(
         terms=Terms(False, NONCE, blind=blind), local="10.0.2.2",
-        notification=Notification(NONCE, A, B, transport, offers),
+        notification=Notification(NONCE, A, B, transport, offers, in_turn),
         runnable=frozenset(offer.technique for offer in offers), ports=Ports(random.Random(2)), timeout_s=10.0, now=0.0,
     )  # fmt: skip
 
@@ -129,18 +144,18 @@ def test_a_fire_needs_no_call() -> None:
     assert [(Signal.ANSWER, None)] == told(attempt.step(SignalSeen(0, Signal.FIRE), 0.3))
 
 
-def test_a_refused_connect_is_tried_again_with_the_same_number() -> None:
-    """Whichever SYN meets the listener, its answer fits the socket of the moment."""
+def test_a_reaching_initiator_insists_and_answers_by_its_own_hand() -> None:
+    """A refusal is no end: the peer was not ready. And the kernel's own ACK is no answer."""
     attempt = initiating(Row("tcp-direct", REFIRED))
-    isn = secret_number(NONCE, f"isn {attempt.pairs[0].offer.initiator_port}-{attempt.pairs[0].offer.responder_port}")
-    assert [Connect(0, None, isn)] == those(Connect, begun(attempt))
-    feed(attempt, 0.0, own_syn(seq=isn))
+    assert [Connect(0, None, stubborn=True)] == those(Connect, begun(attempt))
+    feed(attempt, 0.0, own_syn())
     assert [Resend(0, b"segment")] == attempt.step(DeadlinePassed(), INSIST_S)
-    assert [] == feed(attempt, 0.03, seen(0, RST | ACK, ack=isn + 1), SocketFailed(0, 111))
-    assert [Abort(0), Connect(0, None, isn)] == attempt.step(DeadlinePassed(), 2 * INSIST_S)
-    effects = feed(attempt, 0.05, own_syn(seq=isn), peer_syn_ack(ack=isn + 1))
+    assert [] == feed(attempt, 0.03, seen(0, RST | ACK, ack=ISN_A + 1))
+    assert [Resend(0, b"segment")] == attempt.step(DeadlinePassed(), 2 * INSIST_S)
+    assert [] == told(feed(attempt, 0.05, peer_syn_ack()))
+    effects = attempt.step(Connected(0), 0.05)
     assert [(Signal.ANSWER, None)] == told(effects)
-    assert [] == those(HandOver, attempt.step(Connected(0), 0.05))
+    assert [] == those(HandOver, effects)
     commit = signalled(attempt.pairs[0], Signal.COMMIT)
     assert 1 == len(those(HandOver, attempt.step(commit, 0.1)))
 
@@ -160,24 +175,60 @@ def test_a_waiting_responder_opens_its_nat_and_fires_when_it_hears(technique: st
 def test_a_listener_proves_itself_by_the_answer_alone() -> None:
     """The initiator's kernel acknowledges by itself; only ANSWER says that its punchd will take this pair."""
     attempt = responding(offered("tcp-direct", REFIRED))
-    assert [Listen(0, HOLE)] == those(Listen, attempt.begin())
-    effects = attempt.step(own_syn_ack(seq=5000, ack=1001), 0.1)
-    assert [Resend(0, b"segment")] == those(Resend, effects)
+    assert [Listen(0, None)] == those(Listen, attempt.begin())
+    assert [] == attempt.step(own_syn_ack(seq=5000, ack=1001), 0.1)
     assert [] == those(HandOver, attempt.step(Connected(0), 0.2))
     assert 1 == len(those(HandOver, attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)))
 
 
 def test_a_responder_that_waits_for_a_call_says_that_it_is_ready() -> None:
     """One second message, which names the offer by its place in the notification."""
-    attempt = responding(offered("tcp-simopen", PRIMED), offered("tcp-midstream", CALLED))
+    attempt = responding(offered("tcp-simopen", PRIMED), offered("tcp-midstream", CALLED), in_turn=True)
     effects = attempt.begin()
     assert [CallBack(SecondMessage(NONCE, (Ready(1),)))] == those(CallBack, effects)
 
 
 def test_a_way_that_waits_takes_no_turn_of_its_own() -> None:
     """The initiator is the slow one there; the responder's next technique need not wait as well."""
-    attempt = responding(offered("tcp-direct", PRIMED), offered("tcp-direct", REFIRED), offered("tcp-simopen", PRIMED))
+    attempt = responding(
+        offered("tcp-direct", PRIMED), offered("tcp-direct", REFIRED), offered("tcp-simopen", PRIMED), in_turn=True
+    )
     assert [0, 1] == [opened.pair for opened in those(OpenPair, attempt.begin())]
+
+
+def test_what_waits_in_auto_comes_after_all_else_had_its_chance_and_calls() -> None:
+    """A call that is not needed costs a message of the side channel; one that is needed names all that wait."""
+    attempt = responding(
+        offered("tcp-simopen", PRIMED), offered("tcp-simopen", REFIRED), offered("tcp-midstream", REFIRED)
+    )
+    assert [] == those(CallBack, attempt.begin())
+    assert [] == attempt.step(DeadlinePassed(), LATE_S - 0.01)
+    effects = attempt.step(DeadlinePassed(), LATE_S)
+    assert [CallBack(SecondMessage(NONCE, (Ready(1), Ready(2))))] == those(CallBack, effects)
+
+
+def test_a_responder_fires_last_where_the_initiator_may_have_no_hole() -> None:
+    """It is a stray there, and what was primed may just be about to succeed."""
+    attempt = responding(offered("udp", PRIMED), offered("udp", REFIRED), offered("udp", CROSSED))
+    attempt.begin()
+    assert [(Signal.FIRE, HOLE)] == told(attempt.step(DeadlinePassed(), LATE_S))[-1:]
+    late = attempt.step(DeadlinePassed(), LATE_S + CROSS_S)
+    assert (Signal.FIRE, None) in told(late)
+    assert [CallBack(SecondMessage(NONCE, (Ready(2),)))] == those(CallBack, late)
+
+
+@pytest.mark.parametrize("technique", ["tcp-simopen", "tcp-midstream", "udp"])
+def test_who_bides_his_time_fires_when_called_or_when_it_is_over(technique: str) -> None:
+    """Unasked, a full-range packet may be what a NAT punishes; a second message may never come."""
+    for called in (True, False):
+        attempt = initiating(Row(technique, REFIRED, after_s=5.0))
+        assert 1 == len(those(Notify, [*attempt.begin(), *attempt.step(Settled(), 0.0)]))
+        assert [] == [*those(Connect, attempt.step(DeadlinePassed(), 4.9)), *told(attempt.step(DeadlinePassed(), 4.9))]
+        if called:
+            effects = attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0),))), 4.9)
+        else:
+            effects = attempt.step(DeadlinePassed(), 5.0)
+        assert 1 == len([*those(Connect, effects), *told(effects)])
 
 
 def test_a_blind_responder_leaves_out_what_needs_eyes() -> None:

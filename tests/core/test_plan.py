@@ -4,13 +4,19 @@ It refuses to run any."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
-from punchd.core import plan
+import pytest
+
+from punchd.core import nicknames, plan
+from punchd.core.plan import Times
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
-from punchd.words.addresses import LISTEN_PORTS
-from punchd.words.notification import Fan, Spread
-from punchd.words.plan import Lanes, Row
+from punchd.words.addresses import LISTEN_PORTS, Endpoint
+from punchd.words.nat import Allocation, Dependence, Face, NatClass, Sample
+from punchd.words.notification import OFFERS_MAX, Fan, Opening, Spread
+from punchd.words.plan import Lanes, Row, View
 
 ALL = frozenset({"ring", "raw", "repair", "rules", "queue"})
 
@@ -86,3 +92,241 @@ def test_an_offer_of_a_listening_technique_has_a_listening_port() -> None:
         assert name == offer.technique
         assert technique.listens == (offer.initiator_port in LISTEN_PORTS)
         assert offer.syn is None
+
+
+# -- from both classes -------------------------------------------------------------------------------------------------
+
+UNKNOWN = View()
+TCP, UDP = list(plan.AUTO["tcp"]), list(plan.AUTO["udp"])
+PRIMED, CROSSED, REFIRED, CALLED = Opening
+HARMLESS = Times(now_ms=1_000_000.0)
+
+
+def known(nickname: str) -> View:
+    return View(nicknames.parse(nickname))
+
+
+def auto(own: View, peer: View, transport: str = "tcp", **more: Any) -> list[Row]:
+    return plan.rows(list(plan.AUTO[transport]), listed=False, own=own, peer=peer, **{"times": HARMLESS} | more)
+
+
+def ways(planned: list[Row]) -> list[tuple[str, Opening]]:
+    return [(row.technique, row.opening) for row in planned]
+
+
+def counting(step: int = 1, *, last: int = 40_000, at_ms: int = 1_000_000) -> View:
+    nat = NatClass(Dependence.ADDRESS_AND_PORT, Dependence.UNKNOWN, Allocation.SEQUENTIAL, step)
+    samples = tuple(Sample(at_ms - 40 * (9 - turn), 22000 + turn, last - (9 - turn) * step) for turn in range(10))
+    return View(nat, face=Face(22000, Endpoint("203.0.113.2", last), nat, samples))
+
+
+def test_where_nothing_is_known_all_that_is_harmless_comes_first() -> None:
+    """A stray at a NAT that blocks its sender would end what the primed rows might still have won."""
+    openings = [row.opening for row in auto(UNKNOWN, UNKNOWN)]
+    assert [PRIMED] * 4 + [REFIRED, REFIRED, CROSSED, PRIMED] == openings
+    assert "tcp-direct" == auto(UNKNOWN, UNKNOWN)[-1].technique
+    assert [PRIMED, REFIRED, CROSSED] == [row.opening for row in auto(UNKNOWN, UNKNOWN, "udp")]
+
+
+def test_nothing_full_range_leaves_unasked_before_half_of_the_patience_is_over() -> None:
+    """Whoever carries no second message has the rest for it."""
+    for own in nicknames.NICKNAMES:
+        for row in auto(known(own), UNKNOWN):
+            assert (0.0 if row.opening is PRIMED else 5.0) == row.after_s
+
+
+def test_a_known_side_delay_says_when_the_peer_is_ready() -> None:
+    """Then nobody has to wait for half of the patience."""
+    rows = auto(UNKNOWN, UNKNOWN, times=Times(side_s=0.2))
+    assert {0.0, 0.2 + plan.LATE_AFTER_S} == {row.after_s for row in rows}
+    assert 5.0 == Times(side_s=50.0).late_s
+
+
+def test_a_mapping_that_dies_of_icmp_is_never_primed() -> None:
+    """The primer's time exceeded would end it, in the middle of a handshake at worst."""
+    for transport in ("tcp", "udp"):
+        rows = auto(known("icmp-kills"), known("linux"), transport)
+        assert rows[0].opening is not PRIMED
+        assert not {("tcp-simopen", PRIMED), ("tcp-midstream", PRIMED), ("udp", PRIMED)} & set(ways(rows))
+        assert 0.0 == rows[0].after_s
+
+
+def test_a_nat_that_blocks_strays_is_fired_at_on_call_alone() -> None:
+    """One packet too early, and 30 s are lost."""
+    rows = auto(known("icmp-kills"), known("blacklist"))
+    assert {PRIMED, CALLED} == {row.opening for row in rows}
+    assert ("tcp-simopen", CALLED) == ways(rows)[0]
+
+
+def test_a_syn_filter_is_met_without_syns() -> None:
+    """midstream passes it at either side; but a NAT that wants a SYN first needs ours, when it is ready."""
+    assert ("tcp-midstream", PRIMED) == ways(auto(known("linux-synfilter"), known("linux")))[0]
+    assert ("tcp-simopen", REFIRED) == ways(auto(known("linux-synfilter"), known("linux-noloose")))[0]
+    assert ("tcp-simopen", PRIMED) == ways(auto(known("linux-noloose"), known("linux-synfilter")))[0]
+
+
+def test_what_a_class_rules_out_is_still_tried_last() -> None:
+    """It was measured at another time, perhaps on another network."""
+    rows = auto(known("linux-synfilter"), known("linux"))
+    assert ("tcp-simopen", PRIMED) == ways(rows)[-1]
+    assert "our NAT lets no SYN in" == rows[-1].reason
+
+
+@pytest.mark.parametrize("own", nicknames.NICKNAMES)
+@pytest.mark.parametrize("peer", nicknames.NICKNAMES)
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("fans", [False, True])
+def test_every_plan_fits_a_notification_and_gives_its_reasons(own: str, peer: str, transport: str, fans: bool) -> None:
+    """And there is always something to try."""
+    rows = auto(known(own), known(peer), transport, fans=fans)
+    assert 1 <= len(rows) <= OFFERS_MAX
+    assert all(row.reason for row in rows)
+
+
+def test_the_callers_list_is_left_alone() -> None:
+    """Who names techniques wants them, in this order, at once."""
+    rows = plan.rows(["tcp-direct", "tcp-midstream"], listed=True, own=known("icmp-kills"), tried=3)
+    assert [("tcp-direct", PRIMED), ("tcp-direct", REFIRED), ("tcp-midstream", PRIMED)] == ways(rows)
+    assert {0.0} == {row.after_s for row in rows}
+
+
+def test_a_listed_fan_serves_either_nat() -> None:
+    """Unless a class says which of the two it is."""
+    rows = plan.rows(["udp-birthday"], listed=True)
+    assert [plan.own_random(), plan.peers_random()] == [row.lanes for row in rows]
+    assert 4 == len(plan.rows(["tcp-birthday"], listed=True))
+    rows = plan.rows(["udp-birthday"], listed=True, own=known("random"), peer=known("linux"), times=HARMLESS)
+    assert {plan.own_random()} == {row.lanes for row in rows}
+    rows = plan.rows(["udp-birthday"], listed=True, own=counting(), times=HARMLESS)
+    assert [1] == [row.lanes.own.count for row in rows if row.lanes]
+
+
+def test_a_mapping_that_is_known_is_aimed_at() -> None:
+    """A NAT that keeps no ports but one mapping for all destinations."""
+    mapped = View(NatClass(Dependence.INDEPENDENT), own_port=22000, public_port=40000)
+    rows = auto(mapped, UNKNOWN)
+    assert {(22000, 40000, 0, 0)} == {(row.own_port, row.seen_port, row.peer_port, row.aim_port) for row in rows}
+    assert 8 == len(rows)
+    rows = auto(UNKNOWN, mapped)
+    assert {(0, 0, 22000, 40000)} == {(row.own_port, row.seen_port, row.peer_port, row.aim_port) for row in rows}
+
+
+def test_two_known_mappings_are_one_4_tuple() -> None:
+    """Two sockets can't have it; the next try takes the next technique."""
+    mapped = View(NatClass(Dependence.INDEPENDENT), own_port=22000, public_port=40000)
+    assert [("tcp-simopen", PRIMED)] == ways(auto(mapped, mapped))
+    assert [("tcp-simopen", REFIRED)] == ways(auto(mapped, mapped, tried=1))
+
+
+def test_guesses_follow_the_order_in_which_the_holes_are_opened() -> None:
+    """A listener opens none until it is spoken to, and the late rows open theirs after all others."""
+    rows = auto(counting(2), UNKNOWN)
+    seen = {way: row.seen_port for way, row in zip(ways(rows), rows, strict=True)}
+    primed = ["tcp-simopen", "tcp-midstream", "tcp-syni", "tcp-nutss"]
+    assert [40002, 40004, 40006, 40008] == [seen[name, PRIMED] for name in primed]
+    assert [40010, 40012, 40014] == [row.seen_port for row in rows if row.opening is not PRIMED]
+    assert {0} == {row.aim_port for row in rows}
+
+
+def test_a_peer_that_counts_opens_one_hole_after_the_other() -> None:
+    """In the order of the offers, whatever they are."""
+    assert [40000 - 1 - turn for turn in range(8)] == [row.aim_port for row in auto(UNKNOWN, counting(-1))]
+
+
+def test_what_other_attempts_took_is_passed_over() -> None:
+    """Ten punches at once through one NAT that counts."""
+    rows = auto(replace(counting(), taken=30), UNKNOWN)
+    assert 40031 == rows[0].seen_port
+
+
+def test_a_counting_nat_gets_a_fan_first() -> None:
+    """Where a single guess may miss, neighbours don't; with an ACK, and with a SYN for those who want one."""
+    rows = auto(counting(), UNKNOWN, fans=True)
+    assert [("tcp-birthday", PRIMED)] * 2 == ways(rows)[:2]
+    first, second = rows[0].lanes, rows[1].lanes
+    assert first is not None
+    assert second is not None
+    assert (False, True) == (first.handshake, second.handshake)
+    assert (Spread(0), Spread(0)) == (first.peers, first.aims)
+    assert first.own.count == second.own.count
+    assert second.seen.first == first.seen.first + first.own.count
+    assert 40001 + first.own.count + second.own.count == rows[2].seen_port
+
+
+def test_two_counting_nats_get_fans_that_aim_at_one_guess_each() -> None:
+    """Each further guess would be another mapping of the guesser's."""
+    lanes = auto(counting(), counting(last=50_000), "udp", fans=True, times=Times(1_001_000.0))[0].lanes
+    assert lanes is not None
+    assert (1, 1) == (lanes.seen.count, lanes.aims.count)
+    assert lanes.own.count > 1
+    assert lanes.peers.count > 1
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "opening", "lanes"),
+    [
+        ("random", "blacklist", PRIMED, (256, 1024, 1, 1)),
+        ("random", "linux", PRIMED, (256, 1024, 1, 1)),
+        ("linux", "random", PRIMED, (1, 1, 256, 1024)),
+        ("blacklist", "random", CALLED, (1, 1, 256, 1024)),
+        ("unknown", "random", CALLED, (1, 1, 256, 1024)),
+        ("icmp-kills", "random", CALLED, (1, 1, 256, 1024)),
+        ("random", "random", PRIMED, (256, 1, 256, 1)),
+        ("random", "sequential", PRIMED, (256, 1, 256, 1)),
+        ("sequential", "random", PRIMED, (256, 1, 256, 1)),
+    ],
+)
+def test_a_nat_that_draws_is_met_by_chance(
+    own: str, peer: str, opening: Opening, lanes: tuple[int, int, int, int]
+) -> None:
+    """Holes on its side, probes from the other one; whose NAT the misses meet decides who may begin."""
+    first = auto(known(own), known(peer), fans=True)[0]
+    assert first.lanes is not None
+    assert opening is first.opening
+    assert lanes == tuple(one.count for one in (first.lanes.own, first.lanes.seen, first.lanes.peers, first.lanes.aims))
+
+
+def test_a_fan_wants_syns_where_a_nat_does() -> None:
+    """And spares the packets of the other kind."""
+    shakes = {row.lanes.handshake for row in auto(known("random"), known("linux-noloose"), fans=True) if row.lanes}
+    assert {True} == shakes
+    shakes = {row.lanes.handshake for row in auto(known("random"), known("linux"), fans=True) if row.lanes}
+    assert {False} == shakes
+
+
+def test_whoever_lets_strangers_in_needs_no_chance() -> None:
+    """Ordinary rows follow, since the ports that they miss do not matter there."""
+    assert "tcp-direct" in [row.technique for row in auto(known("random"), known("open"), fans=True)]
+    assert {"tcp-birthday"} == {row.technique for row in auto(known("random"), known("linux"), fans=True)}
+
+
+def test_a_retry_changes_the_strategy() -> None:
+    """Nearly all success is of the first try: the same again is the worst second try."""
+    first, second, third = (auto(UNKNOWN, UNKNOWN, tried=tried) for tried in range(3))
+    assert [REFIRED, REFIRED, PRIMED] == [row.opening for row in second][:3]
+    assert ["tcp-midstream", "tcp-syni"] == [rows[2].technique for rows in (second, third)]
+    assert [CROSSED, PRIMED] == [row.opening for row in second[-2:]]
+    assert sorted(map(repr, first)) == sorted(map(repr, second)) == sorted(map(repr, third))
+
+
+def test_a_retry_by_chance_changes_sides() -> None:
+    """Where nobody carried the call, the peer's packets may do, strays or not."""
+    assert [CALLED, PRIMED] == [auto(UNKNOWN, known("random"), fans=True, tried=tried)[0].opening for tried in range(2)]
+
+
+def test_no_technique_no_plan() -> None:
+    """Admission says which capability is missing."""
+    assert [] == plan.rows([], listed=False)
+
+
+def test_fans_need_a_technique_that_can() -> None:
+    """A build or a host without it plans without it."""
+    assert not plan.fans("tcp", frozenset())
+
+
+def test_mappings_are_counted_where_they_are_made() -> None:
+    """The next attempt's prediction passes over them."""
+    assert (4, 1) == plan.mappings(auto(UNKNOWN, UNKNOWN))
+    fan = Row("udp-birthday", lanes=Lanes(Spread(0, 8), Spread(40000, 4, 8), Spread(0), Spread(0)))
+    assert (8, 4) == plan.mappings([fan])
+    assert (0, 1) == plan.mappings([])

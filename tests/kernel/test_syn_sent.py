@@ -57,6 +57,27 @@ def test_minttl_two_survives_time_exceeded(net: Net) -> None:
         assert 0 == sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
+def test_a_filter_against_resets_outlives_refusals_until_somebody_listens(net: Net) -> None:
+    """tcp-direct connects to a peer that is not ready: one socket, one sequence number, however often it is refused."""
+    target = fresh_port()
+    with net.tcp("a", fresh_port()) as sock, net.sniffer("a") as wire, net.sender("a") as sender:
+        port = sock.getsockname()[1]
+        native.attach_reset_filter(sock.fileno())
+        sock.setblocking(False)
+        assert errno.EINPROGRESS == sock.connect_ex((B, target))
+        syn = catch(wire, lambda out, seg: out and seg.src_port == port, within_s=1)
+        refusal = catch(wire, lambda out, seg: not out and bool(seg.flags & native.FLAG_RST), within_s=1)
+        assert syn is not None
+        assert refusal is not None
+        assert not select.select([], [sock], [], 0.1)[1]
+        with net.tcp("b", target) as listener:
+            listener.listen()
+            sender.send([syn[1]])
+            assert select.select([], [sock], [], 1)[1]
+            assert 0 == sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            native.detach_filter(sock.fileno())
+
+
 def test_an_injected_syn_is_answered_by_the_kept_socket_with_its_own_number(net: Net) -> None:
     """syni: the SYN-ACK must continue the SYN that opened the NAT, or conntrack calls it INVALID."""
     with kept(net, minttl=2) as (_, syn, _), net.sniffer("a") as wire:

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from punchd.wire import replies
 from punchd.wire.api import LINE_MAX_LEN, Refusal, decode_request
+from punchd.wire.descriptor import encode_descriptor
+from punchd.words.addresses import Endpoint
 from punchd.words.errors import Code, Party
+from punchd.words.nat import Descriptor, Face, NatClass
 from punchd.words.requests import Cancel, Initiate, Notify, Ping, Place, Request, Respond, Status, Transport
 
 PING = {"id": "1", "call": "ping"}
@@ -246,3 +249,32 @@ def test_objects_of_any_shape_are_settled(keys: dict[str, Any], call: str, id_: 
 def test_bytes_of_any_kind_are_settled(line: bytes) -> None:
     """Not even JSON."""
     settle(line)
+
+
+DESCRIPTOR = encode_descriptor(
+    Descriptor("10.0.2.2", 1_700_000_000_000, udp=Face(22000, Endpoint("198.51.100.2", 40000), NatClass()))
+)
+
+
+def test_a_descriptor_is_a_place() -> None:
+    """What `endpoint` gave out is passed on as it is, alone or among addresses."""
+    request = asked(**INITIATE | {"peer": [DESCRIPTOR, "198.51.100.3"], "self": DESCRIPTOR})
+    assert isinstance(request, Initiate)
+    assert [None, "198.51.100.3"] == [None if place.descriptor else str(place) for place in request.peer]
+    assert ("198.51.100.2", 22000) == (
+        request.self_[0].address, request.self_[0].descriptor and request.self_[0].descriptor.udp
+        and request.self_[0].descriptor.udp.local_port,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["peer", "self"])
+@pytest.mark.parametrize("text", ["ZTE", DESCRIPTOR[:-4], DESCRIPTOR + "A" * 600, DESCRIPTOR[:-1] + "!"])
+def test_a_broken_descriptor_is_refused_by_its_key(key: str, text: str) -> None:
+    """Hostile input ends here."""
+    refusal = refused(INITIATE | {key: text})
+    assert (Code.BAD_VALUE, {"key": key}) == (refusal.error.code, refusal.error.cause)
+
+
+def test_a_descriptor_is_no_server() -> None:
+    """STUN servers are addresses."""
+    assert Code.BAD_VALUE is refused({"id": "1", "call": "endpoint", "servers": [DESCRIPTOR]}).error.code

@@ -22,7 +22,10 @@ from punchd.core.techniques import (
 
 @dataclass(frozen=True, slots=True)
 class Technique:
-    """`needs`: capabilities of the host, as named by `ping`, without which it can't run."""
+    """`needs`: capabilities of the host, as named by `ping`, without which it can't run.
+
+    `knocks`: primed, it opens no hole, so the responder's first packet is a stray at the initiator's NAT.
+    """
 
     name: str
     transport: str
@@ -30,17 +33,18 @@ class Technique:
     responder: Callable[[Pair], Script]
     needs: frozenset[str]
     listens: bool
+    knocks: bool = False
 
 
-def _row(module: ModuleType, *, listens: bool = False) -> Technique:
+def _row(module: ModuleType, *, listens: bool = False, knocks: bool = False) -> Technique:
     name: str = module.NAME
-    return Technique(name, name.partition("-")[0], module.initiator, module.responder, module.NEEDS, listens)
+    return Technique(name, name.partition("-")[0], module.initiator, module.responder, module.NEEDS, listens, knocks)
 
 
 TECHNIQUES: dict[str, Technique] = {
     row.name: row
     for row in (
-        _row(tcp_direct, listens=True),
+        _row(tcp_direct, listens=True, knocks=True),
         _row(tcp_simopen),
         _row(tcp_midstream),
         _row(tcp_syni),

@@ -55,7 +55,7 @@ def initiator(pair: Pair) -> Script:
 
 def responder(pair: Pair) -> Script:
     if pair.offer.opening is not Opening.PRIMED:
-        pair.do(Listen, ttl=pair.hole)
+        pair.do(Listen, ttl=None)
         yield from reached(pair)
     else:
         pair.do(Connect, ttl=None)

@@ -16,16 +16,14 @@ from punchd.core.pair import (
     SYN_HOLE_S,
     Pair,
     Script,
-    ScriptEvent,
     connected,
     never,
     own,
     peers,
-    secret_number,
     signal,
 )
 from punchd.words.effects import Abort, Connect, Resend, SetTtl
-from punchd.words.events import SYN, SYN_ACK, Called, SegmentSeen, Signal
+from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 from punchd.words.notification import Opening
 
 NAME = "tcp-simopen"
@@ -65,32 +63,19 @@ def responder(pair: Pair) -> Script:
 
 
 def reaching(pair: Pair) -> Script:
-    """The initiator connects to a responder that waits for it, and connects anew as long as it is refused.
+    """The initiator connects to a responder that waits for it, and insists while it is refused.
 
-    One sequence number for all its SYNs: whichever arrives first, the answer fits the socket of the moment. What its
-    kernel then acknowledges proves nothing to the responder; the ANSWER that punchd sends along does.
+    What its kernel then acknowledges proves nothing to the responder; the ANSWER that punchd sends along does.
     """
-    isn = secret_number(pair.terms.nonce, f"isn {pair.offer.initiator_port}-{pair.offer.responder_port}")
 
     def again() -> None:
-        if pair.refused:
-            pair.refused = False
-            pair.do(Abort)
-            pair.do(Connect, ttl=None, isn=isn)
-        elif pair.own_syn is not None:
+        if pair.own_syn is not None:
             pair.do(Resend, pair.own_syn.segment)
 
-    def answered(_: ScriptEvent) -> bool:
-        return pair.evidence.peer_syn_ack
-
-    pair.patient = True
-    if pair.offer.opening is Opening.CALLED:
-        pair.say_primed()
-        yield from pair.until(lambda event: isinstance(event, Called))
-    pair.do(Connect, ttl=None, isn=isn)
+    yield from pair.bides(never)
+    pair.do(Connect, ttl=None, stubborn=True)
     pair.say_primed()
-    yield from pair.insist(answered, again)
-    pair.patient = False
+    yield from pair.insist(lambda _: pair.connected and pair.evidence.peer_syn_ack, again)
     pair.tell(Signal.ANSWER)
     pair.say_answered()
     fire = signal(Signal.FIRE)
@@ -102,9 +87,10 @@ def reached(pair: Pair) -> Script:
     pair.calls = pair.offer.opening is Opening.CALLED
     answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
-    pair.do(SetTtl, ttl=None)
-    pair.do(Resend, answer.segment)
     pair.mark_fired()
+    if answer.ttl <= pair.hole:
+        pair.do(SetTtl, ttl=None)
+        pair.do(Resend, answer.segment)
 
     def again() -> None:
         if pair.connected:

@@ -1,0 +1,50 @@
+"""What the attempts of the last minute tell the next one: which failed, and how many ports they took at which NAT.
+It forgets by itself, and asks nobody."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+MINUTE_S = 60.0
+PEERS_MAX = 4096
+OPENINGS_MAX = 1024
+
+Peer = tuple[int, str, str]  # user, address, transport
+
+
+class Recent:
+    """Times are the caller's, in seconds, and never go back."""
+
+    __slots__ = ("_failed", "_opened")
+
+    def __init__(self) -> None:
+        self._failed: OrderedDict[Peer, tuple[int, float]] = OrderedDict()
+        self._opened: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
+
+    def ended(self, peer: Peer, *, ok: bool, now: float) -> None:
+        """An attempt of this user to this address is over."""
+        tried = self.tried(peer, now)
+        self._failed.pop(peer, None)
+        if not ok:
+            self._failed[peer] = (tried + 1, now + MINUTE_S)
+            if len(self._failed) > PEERS_MAX:
+                self._failed.popitem(last=False)
+
+    def tried(self, peer: Peer, now: float) -> int:
+        """How many attempts in a row have failed, none of them more than a minute after the one before."""
+        count, until = self._failed.get(peer, (0, now))
+        return count if until > now else 0
+
+    def opened(self, address: str, mappings: int, now: float) -> None:
+        """An attempt makes so many mappings at the NAT with this public address."""
+        log = self._opened.setdefault(address, deque(maxlen=OPENINGS_MAX))
+        log.append((now, mappings))
+        self._opened.move_to_end(address)
+        while log[0][0] < now - MINUTE_S:
+            log.popleft()
+        if len(self._opened) > PEERS_MAX:
+            self._opened.popitem(last=False)
+
+    def taken(self, address: str, since: float) -> int:
+        """How many of them since then."""
+        return sum(count for at, count in self._opened.get(address, ()) if at >= since)

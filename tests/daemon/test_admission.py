@@ -1,0 +1,114 @@
+"""Admission: what a request with descriptors and known ports becomes, and what the last attempts change about it.
+It refuses to ask the kernel for routes: this host's address is given."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from punchd.core import plan
+from punchd.daemon.admission import Admission
+from punchd.daemon.config import Config
+from punchd.daemon.host import Host
+from punchd.words.addresses import Endpoint
+from punchd.words.errors import Code, RequestError
+from punchd.words.nat import Allocation, Dependence, Descriptor, Face, NatClass, Sample
+from punchd.words.notification import Opening
+from punchd.words.requests import Initiate, Place, Transport
+
+A, B = "203.0.113.2", "198.51.100.2"
+UID = 1000
+COUNTS = NatClass(Dependence.ADDRESS_AND_PORT, Dependence.UNKNOWN, Allocation.SEQUENTIAL, 1)
+ALL = frozenset({"ring", "raw", "repair", "rules", "queue"})
+
+
+class Routed(Admission):
+    """On a host with this address."""
+
+    __slots__ = ()
+
+    def _route(self, remote: str) -> str:
+        return "10.0.1.2"
+
+
+def admission(**config: Any) -> Admission:
+    host = cast(Host, SimpleNamespace(able=ALL))
+    return Routed(Config(public=A, **config), host, random.Random(1))
+
+
+def request(*peer: Place, **more: Any) -> Initiate:
+    return Initiate(id="1", peer=peer or (Place(B),), transport=Transport.UDP, **more)
+
+
+def counted(address: str, last: int = 40_000) -> Place:
+    """A descriptor made just now, of a NAT that counts."""
+    now_ms = int(time.time() * 1000)
+    samples = tuple(Sample(now_ms - 40 * (9 - turn), 22000 + turn, last - 9 + turn) for turn in range(10))
+    face = Face(22000, Endpoint(address, last - 9), COUNTS, samples)
+    return Place(address, descriptor=Descriptor("10.0.2.2", now_ms, udp=face))
+
+
+def test_addresses_alone_get_the_plan_of_the_unknown() -> None:
+    """As ever."""
+    attempt = admission().initiating(request(), UID)
+    assert (A, B) == (attempt.public, attempt.remote)
+    assert tuple(plan.rows(["udp"], listed=False)) == attempt.rows
+
+
+def test_a_port_is_opened_and_aimed_at() -> None:
+    """The caller knows of a mapping on either side."""
+    attempt = admission().initiating(request(Place(B, 23000), self_=(Place(A, 24000),)), UID)
+    assert (24000, 23000) == (attempt.pairs[0].own_port, attempt.pairs[0].aim_port)
+    assert 1 == len(attempt.rows)
+
+
+def test_a_descriptor_is_predicted_from() -> None:
+    """The peer's next port, or ours, and no one else's."""
+    attempt = admission().initiating(request(counted(B)), UID)
+    assert (B, 40001) == (attempt.remote, attempt.rows[0].aim_port)
+    attempt = admission().initiating(request(self_=(counted(A, 50_000),)), UID)
+    assert (A, 50001, 0) == (attempt.public, attempt.rows[0].seen_port, attempt.rows[0].aim_port)
+
+
+def test_ten_punches_at_once_guess_ten_ports() -> None:
+    """What the first took is not there for the second."""
+    gate, own = admission(), counted(A, 50_000)
+    guesses = [gate.initiating(request(self_=(own,)), UID).rows[0].seen_port for _ in range(10)]
+    assert [50001 + turn for turn in range(10)] == guesses
+
+
+def test_a_retry_within_a_minute_begins_elsewhere() -> None:
+    """And a success makes the first way the first again; users know nothing of each other."""
+    gate = admission()
+    first = gate.initiating(request(), UID)
+    listed = gate.initiating(request(techniques=("udp",)), UID)
+    gate.ended(UID, listed, ok=False)
+    assert first.rows == gate.initiating(request(), UID).rows
+    gate.ended(UID, first, ok=False)
+    again = gate.initiating(request(), UID)
+    assert [Opening.PRIMED, Opening.REFIRED] == [first.rows[0].opening, again.rows[0].opening]
+    assert Opening.PRIMED is gate.initiating(request(), UID + 1).rows[0].opening
+    gate.ended(UID, again, ok=True)
+    assert Opening.PRIMED is gate.initiating(request(), UID).rows[0].opening
+
+
+def test_a_told_side_delay_moves_the_late_rows() -> None:
+    """See core/plan.py."""
+    attempt = admission().initiating(request(side_delay_ms=100.0), UID)
+    assert 0.1 + plan.LATE_AFTER_S == attempt.rows[1].after_s
+
+
+@pytest.mark.parametrize("key", ["peer", "self"])
+def test_a_descriptor_that_lies_costs_a_refusal(key: str) -> None:
+    """On either side, and nothing is opened."""
+    place = counted(B)
+    assert place.descriptor is not None
+    lie = replace(place, descriptor=replace(place.descriptor, made_ms=place.descriptor.made_ms + 3_600_000))
+    with pytest.raises(RequestError, match="nothing was sent") as refused:
+        admission().initiating(request(lie) if key == "peer" else request(self_=(lie,)), UID)
+    assert (Code.BAD_VALUE, {"key": key}) == (refused.value.code, refused.value.cause)

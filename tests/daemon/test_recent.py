@@ -1,0 +1,54 @@
+"""The last minute's attempts: what fails is counted, what was opened is added up, and all of it is forgotten.
+It refuses to wait: times are arguments."""
+
+from __future__ import annotations
+
+from punchd.daemon import recent
+from punchd.daemon.recent import MINUTE_S, Recent
+
+BOB = (1000, "198.51.100.2", "tcp")
+
+
+def test_failures_in_a_row_are_counted_for_a_minute() -> None:
+    """So a retry knows that it is one."""
+    memory = Recent()
+    assert 0 == memory.tried(BOB, 0.0)
+    memory.ended(BOB, ok=False, now=0.0)
+    memory.ended(BOB, ok=False, now=50.0)
+    assert (2, 0) == (memory.tried(BOB, 50.0 + MINUTE_S - 1), memory.tried(BOB, 50.0 + MINUTE_S))
+
+
+def test_a_success_ends_the_row() -> None:
+    """What worked is tried first again."""
+    memory = Recent()
+    memory.ended(BOB, ok=False, now=0.0)
+    memory.ended(BOB, ok=True, now=1.0)
+    assert 0 == memory.tried(BOB, 1.0)
+
+
+def test_users_peers_and_transports_are_apart() -> None:
+    """One user's failures say nothing to another, who could learn from it whom that one calls."""
+    memory = Recent()
+    memory.ended(BOB, ok=False, now=0.0)
+    assert [0, 0, 0] == [memory.tried(other, 1.0) for other in
+                         ((1001, *BOB[1:]), (1000, "198.51.100.3", "tcp"), (1000, "198.51.100.2", "udp"))]  # fmt: skip
+
+
+def test_mappings_since_a_time_are_added_up() -> None:
+    """The samples are from then."""
+    memory = Recent()
+    for at, count in ((0.0, 5), (10.0, 7), (20.0, 9)):
+        memory.opened("203.0.113.2", count, at)
+    assert (16, 0, 0) == (memory.taken("203.0.113.2", 10.0), memory.taken("203.0.113.2", 21.0), memory.taken("x", 0.0))
+    memory.opened("203.0.113.2", 1, 75.0)
+    assert 10 == memory.taken("203.0.113.2", 0.0)
+
+
+def test_the_memory_has_an_end() -> None:
+    """Callers name addresses as they like."""
+    memory = Recent()
+    for number in range(recent.PEERS_MAX + 10):
+        memory.ended((1000, str(number), "tcp"), ok=False, now=0.0)
+        memory.opened(str(number), 1, 0.0)
+    assert (0, 1) == (memory.tried((1000, "0", "tcp"), 1.0), memory.tried((1000, "10", "tcp"), 1.0))
+    assert (0, 1) == (memory.taken("0", 0.0), memory.taken("10", 0.0))
