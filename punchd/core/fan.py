@@ -39,7 +39,6 @@ from punchd.words.events import (
     RST,
     SYN,
     SYN_ACK,
-    Called,
     DeadlinePassed,
     SegmentSeen,
     Signal,
@@ -62,10 +61,10 @@ def initiator(pair: Pair, every_s: float) -> Script:
     _number(pair)
     if opening in (Opening.REFIRED, Opening.CALLED):
         pair.say_primed()  # nothing that the responder could meet: it will be met
-    if opening is Opening.CALLED:
-        yield from pair.until(lambda event: isinstance(event, Called))
-    rounds = _holes(pair, every_s) if opening is Opening.PRIMED else _rounds()
-    event = yield from _contact(pair, Signal.PRIME, rounds, hits, pair.say_primed)
+    event = None if opening is Opening.PRIMED else (yield from pair.bides(hits))
+    if event is None or not hits(event):
+        rounds = _holes(pair, every_s) if opening is Opening.PRIMED else _rounds()
+        event = yield from _contact(pair, Signal.PRIME, rounds, hits, pair.say_primed)
     _adopt(pair, event)
     if isinstance(event, SegmentSeen):
         yield from _until_fired(pair)
@@ -80,7 +79,7 @@ def responder(pair: Pair, every_s: float) -> Script:
     _number(pair)
 
     def ready() -> None:
-        pair.calls = pair.offer.opening is Opening.CALLED and not pair.primed
+        pair.calls |= pair.offer.opening is not Opening.PRIMED and not pair.primed
         pair.primed = True
 
     rounds = _holes(pair, every_s) if pair.waits else _rounds(ROUNDS)

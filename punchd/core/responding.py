@@ -93,6 +93,7 @@ class Responding(Attempt):
             place, offer = self._offers.pop(0)
             pair = self._start(meet(offer, self._ports))
             self._places[pair.index] = place
+            # a fan says by itself when its holes are open
             pair.calls |= self._staggers and offer.opening is not Opening.PRIMED and offer.fan is None
             self._report("trying", pair)
             pause_s = self._pause(offer) if self._offers else self._pause_s

@@ -19,7 +19,6 @@ class _Rest(TypedDict):
 class Held:
     """A pair's hold on this host. `sock` is the one that will be handed over, once there is one.
 
-
     A fan has no ports before one of its lanes is adopted; they are 0.
     """
 

@@ -30,13 +30,9 @@ def initiating(*techniques: str, blind: bool = False, early: bool = False, timeo
     """An initiator's attempt at time 0, its first effects not yet asked for."""
     return Initiating(
         terms=Terms(True, NONCE, blind=blind), local=LOCAL, public=A, remote=B,
-        rows=[row for name in techniques for row in _rows(name)],
+        rows=[Row(name, lanes=plan.own_random() if "birthday" in name else None) for name in techniques],
         ports=Ports(random.Random(1)), timeout_s=timeout_s, now=0.0, early=early, in_turn=True,
     )  # fmt: skip
-
-
-def _rows(name: str) -> list[Row]:
-    return plan.rows([name], listed=True)[:1] if name.endswith("birthday") else [Row(name)]
 
 
 def candidate(technique: str) -> Candidate:
