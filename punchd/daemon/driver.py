@@ -13,11 +13,13 @@ import errno
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
 
 from punchd.core.attempt import Attempt
+from punchd.daemon.clockwork import Alarm, Clockwork
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
 from punchd.edge import native, sockets
@@ -62,15 +64,14 @@ class Journal(Protocol):
 class Run:
     """One attempt at work: its machine, its pairs' descriptors, its timer."""
 
-    __slots__ = ("attempt", "broken", "busy", "caller", "held", "inbox", "journal", "timer", "timer_at")
+    __slots__ = ("alarm", "attempt", "broken", "busy", "caller", "held", "inbox", "journal")
 
     def __init__(self, attempt: Attempt, caller: Caller, journal: Journal | None) -> None:
         self.attempt, self.caller, self.journal = attempt, caller, journal
         self.held: dict[int, Held] = {}
         self.inbox: deque[seen.Event] = deque()
         self.busy = self.broken = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.timer_at = 0.0
+        self.alarm: Alarm | None = None
 
 
 class Driver:
@@ -80,6 +81,7 @@ class Driver:
         self, loop: asyncio.AbstractEventLoop, host: Host, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._loop, self._host, self._clock = loop, host, clock
+        self._clockwork = Clockwork(loop, clock)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples: set[tuple[int, str, int, bool]] = set()
         self._ports: dict[int, int] = {}
@@ -169,15 +171,14 @@ class Driver:
 
     def _arm(self, run: Run) -> None:
         deadline = run.attempt.deadline
-        if deadline is None or (run.timer is not None and run.timer_at <= deadline):
-            return  # an earlier timer finds out by itself that it came too early
-        if run.timer is not None:
-            run.timer.cancel()
-        run.timer_at = deadline
-        run.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._on_timer, run)
+        if deadline is None or (run.alarm is not None and run.alarm.at <= deadline):
+            return  # an earlier alarm finds out by itself that it came too early
+        if run.alarm is not None:
+            run.alarm.cancel()
+        run.alarm = self._clockwork.set(deadline, partial(self._on_alarm, run))
 
-    def _on_timer(self, run: Run) -> None:
-        run.timer = None
+    def _on_alarm(self, run: Run) -> None:
+        run.alarm = None
         if self._host.ring is not None:
             self._drain_ring()  # what has happened comes before what has not
         deadline = run.attempt.deadline
@@ -190,9 +191,9 @@ class Driver:
         if run not in self.runs:
             return
         self.runs.discard(run)
-        if run.timer is not None:
-            run.timer.cancel()
-            run.timer = None
+        if run.alarm is not None:
+            run.alarm.cancel()
+            run.alarm = None
         for held in list(run.held.values()):
             self._let_go(run, held)
         if run.journal is not None:
@@ -241,6 +242,7 @@ class Driver:
         held = run.held[effect.pair]
         held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port="repair" in self._host.able)
         self._loop.add_writer(held.sock, self._on_writable, run, held)
+        held.watched = True
 
     def _abort(self, run: Run, effect: do.Abort) -> None:
         held = run.held[effect.pair]
@@ -263,6 +265,7 @@ class Driver:
         held = run.held[effect.pair]
         held.sock, held.tag = sockets.datagram(held.local, held.remote), effect.tag
         self._loop.add_reader(held.sock, self._on_datagram, run, held)
+        held.watched = True
 
     def _set_ttl(self, run: Run, effect: do.SetTtl) -> None:
         sock = run.held[effect.pair].sock
@@ -370,6 +373,7 @@ class Driver:
         if run.attempt.terms.initiating:
             assert held.sock is not None
             self._loop.add_reader(held.sock, self._on_stream_readable, run, held)
+            held.watched = True
 
     def _on_stream_readable(self, run: Run, held: Held) -> None:
         if not self._ring_first(held):
@@ -400,7 +404,7 @@ class Driver:
         return sock.detach()
 
     def _unwatch(self, held: Held) -> None:
-        if held.sock is not None:
+        if held.sock is not None and held.watched:
             self._loop.remove_writer(held.sock)
             self._loop.remove_reader(held.sock)
 
@@ -419,7 +423,7 @@ class Driver:
             held.listener = None
         self._tokens.pop(held.token, None)
         if held.given:  # a primer's time-exceeded that comes late must not become the application's SO_ERROR
-            self._loop.call_later(GUARD_S, self._forget, held)
+            self._clockwork.set(self._clock() + GUARD_S, partial(self._forget, held))
         else:
             self._forget(held)
         left = self._ports.get(held.local[1], 1) - 1
@@ -447,12 +451,7 @@ class Driver:
 
     def _send(self, held: Held, flags: int, seq: int, ack: int, window: int, ttl: int) -> None:
         assert self._host.raw is not None
-        self._host.raw.send([
-            native.Segment(
-                src=held.local[0], dst=held.remote[0], src_port=held.local[1], dst_port=held.remote[1],
-                seq=seq, ack=ack, window=window, flags=flags, ttl=ttl,
-            )
-        ])  # fmt: skip
+        self._host.raw.send_bare(held.local, held.remote, flags=flags, seq=seq, ack=ack, window=window, ttl=ttl)
 
 
 _SIGNALS = frozenset(int(signal) for signal in seen.Signal)

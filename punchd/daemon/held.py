@@ -16,7 +16,7 @@ class _Rest(TypedDict):
 class Held:
     """A pair's hold on this host. `sock` is the one that will be handed over, once there is one."""
 
-    __slots__ = ("given", "listener", "local", "pair", "remote", "sock", "stream", "tag", "token")
+    __slots__ = ("given", "listener", "local", "pair", "remote", "sock", "stream", "tag", "token", "watched")
 
     def __init__(
         self, pair: int, token: int, local: str, local_port: int, remote: str, remote_port: int, *, stream: bool
@@ -27,6 +27,8 @@ class Held:
         self.listener: socket.socket | None = None
         self.tag: bytes | None = None
         self.given = False
+        self.watched = False
+        """Whether the loop was asked to watch `sock`."""
 
     @property
     def flow_local(self) -> tuple[str, int]:

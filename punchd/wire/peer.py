@@ -16,7 +16,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import struct
 
 from punchd.words.errors import Code, PeerError
@@ -54,8 +53,8 @@ def encode_notification(notification: Notification, secret: bytes | None = None)
         VERSION,
         flags,
         notification.nonce,
-        ipaddress.IPv4Address(notification.initiator).packed,
-        ipaddress.IPv4Address(notification.responder).packed,
+        _packed(notification.initiator),
+        _packed(notification.responder),
         notification.patience_ms,
         len(notification.offers),
     )
@@ -124,8 +123,8 @@ def _decode_body(body: bytes) -> Notification:
         raise _broken("bytes are left over at its end")
     return Notification(
         nonce,
-        str(ipaddress.IPv4Address(initiator)),
-        str(ipaddress.IPv4Address(responder)),
+        _spelled(initiator),
+        _spelled(responder),
         transport,
         tuple(offers),
         bool(flags & _IN_TURN),
@@ -176,6 +175,15 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
         timestamp if options & _TIMESTAMP else None,
     )
     return Offer(name, own, peer, syn), offset + _SYN.size
+
+
+def _packed(address: str) -> bytes:
+    """A canonical address, as words hold it: ipaddress would check again what was checked, for 10 us."""
+    return bytes(map(int, address.split(".")))
+
+
+def _spelled(packed: bytes) -> str:
+    return ".".join(map(str, packed))
 
 
 def _seal(body: bytes, secret: bytes | None) -> bytes:
