@@ -143,7 +143,8 @@ class Client:
             self.started = due
         if not options.rate or self.started == self.expected:
             return -1.0
-        return max(0.0, self.started / options.rate - (time.monotonic_ns() - begun_ns) / 1e9)
+        due_s: float = self.started / options.rate - (time.monotonic_ns() - begun_ns) / 1e9
+        return max(0.0, due_s)
 
     def respond(self, line: bytes) -> None:
         id_, sent_ns, text = line.split(b" ", 2) if not line.startswith(b"end ") else (b"", b"", line[4:])

@@ -164,7 +164,8 @@ class Running:
             cpu_s = self._meter.spent()
             b = self._line(self._clients["b"])
         finally:
-            for child in (*self._clients.values(), self._side):
+            children: list[subprocess.Popen[Any]] = [*self._clients.values(), self._side]
+            for child in children:
                 child.terminate()
                 child.wait(patience_s)
         codes_a, codes_b = Counter(a["codes"]), Counter(b["codes"])
@@ -201,13 +202,19 @@ class Meter:
             spent[group] = sum(now[pid].ran_s - begun[pid].ran_s for pid in pids)
             spent[f"{group} user"] = sum(now[pid].user_s - begun[pid].user_s for pid in pids)
         ours = {pid for pids in self._pids.values() for pid in pids} | {_MACHINE, os.getpid()}
-        others = sum(at.ran_s - (begun[pid].ran_s if pid in begun else 0) for pid, at in now.items() if pid not in ours)
+        # what a process has used goes to whoever waits for it, so the sum over all misses no short-lived one
+        others = sum(
+            sign * (at.ran_s + at.children_s)
+            for sign, table in ((1, now), (-1, begun))
+            for pid, at in table.items()
+            if pid not in ours
+        )
         return spent | {"machine": now[_MACHINE].ran_s - begun[_MACHINE].ran_s, "others": others}
 
     def _read(self) -> dict[int, _At]:
         first = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
         user, nice, system, _, _, irq, softirq, steal = map(int, first)  # proc(5): all but idle and iowait
-        found = {_MACHINE: _At((user + nice + system + irq + softirq + steal) * TICK_S, 0.0)}
+        found = {_MACHINE: _At((user + nice + system + irq + softirq + steal) * TICK_S, 0.0, 0.0)}
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 try:
@@ -215,7 +222,9 @@ class Meter:
                     ran_ns = Path(f"/proc/{entry}/schedstat").read_text(encoding="ascii").split()[0]
                 except (FileNotFoundError, ProcessLookupError):
                     continue
-                found[int(entry)] = _At(int(ran_ns) / 1e9, int(stat.rpartition(")")[2].split()[11]) * TICK_S)
+                fields = stat.rpartition(")")[2].split()
+                children_s = (int(fields[13]) + int(fields[14])) * TICK_S
+                found[int(entry)] = _At(int(ran_ns) / 1e9, int(fields[11]) * TICK_S, children_s)
         return found
 
 
@@ -228,3 +237,4 @@ class _At:
 
     ran_s: float
     user_s: float
+    children_s: float

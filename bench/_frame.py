@@ -122,7 +122,7 @@ def interleaved(rounds: int, measures: Mapping[str, Callable[[], float]], progre
     """Each measure once a round, every other round backwards: a machine that slows down does not favour one."""
     found: dict[str, list[float]] = {name: [] for name in measures}
     for turn in range(rounds):
-        names = list(measures) if turn % 2 == 0 else list(reversed(measures))
+        names = list(measures) if turn % 2 == 0 else list(measures)[::-1]
         for name in names:
             value = measures[name]()
             found[name].append(value)
@@ -235,15 +235,10 @@ def _row(figure: Figure) -> tuple[str, ...]:
 def _draw(bench: str, plots: Sequence[Plot]) -> list[str]:
     if not plots:
         return []
-    try:
-        import matplotlib
-    except ImportError:
+    pyplot = pictures()
+    if pyplot is None:
         print(f"{bench}: no plots without matplotlib: pip install 'punchd[lab]'", file=sys.stderr)
         return []
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "punchd"  # the same numbers give the same file
-    from matplotlib import pyplot
-
     PLOTS.mkdir(parents=True, exist_ok=True)
     drawn = []
     for plot in plots:
@@ -268,3 +263,16 @@ def _draw(bench: str, plots: Sequence[Plot]) -> list[str]:
         pyplot.close(figure)
         drawn.append(str(path.relative_to(PLOTS.parents[1])))
     return drawn
+
+
+def pictures() -> Any:
+    """matplotlib.pyplot set up for files, or None."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "punchd"  # the same numbers give the same file
+    from matplotlib import pyplot
+
+    return pyplot

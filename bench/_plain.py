@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from functools import partial
 from typing import cast
 
 import uvloop
@@ -48,8 +49,8 @@ async def connect(address: str, port: int, *, ports: int, count: int, concurrenc
 
     async def one_after_another() -> None:
         for number in numbers:
-            done = loop.create_future()
-            await loop.create_connection(lambda done=done: Ends(done), address, port + number % ports)
+            done: asyncio.Future[bytes] = loop.create_future()
+            await loop.create_connection(partial(Ends, done), address, port + number % ports)
             assert await done == b"x"
 
     begun = time.perf_counter()

@@ -19,7 +19,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
             for technique in TECHNIQUES:
                 outcome = duo.punch(technique, count, concurrency=CONCURRENCY)
                 spent = outcome.cpu_s
-                # softirqs that no process is charged with: the NATs' share of packets that arrive, the delay of none
+                # softirqs that no process is charged with; on a machine with company, the error of the others as well
                 rest = spent["machine"] - spent["daemons"] - spent["clients"] - spent["side"] - spent["others"]
                 parts = {
                     "daemons and kernel": spent["daemons"] + max(0.0, rest),
