@@ -44,7 +44,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
         holds_socket = technique != "tcp-midstream"
         reachable = [level for level in levels if not holds_socket or level <= room]
         if quick:
-            reachable = [level for level in reachable if level <= 10_000]
+            reachable = [level for level in reachable if level <= (1_000 if holds_socket else 10_000)]
         elif holds_socket:
             reachable.append(room)
         found = _climb(technique, reachable, progress, punches=200 if quick else 600)
