@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bench import _frame
+from bench import _frame, soak
 
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
@@ -28,6 +28,8 @@ def main() -> int:
             first = (FOLDER / f"{name}.py").read_text(encoding="utf-8").split("\n", 1)[0]
             print(f"{name:<12} {first.strip(chr(34))}")
         return 0
+    if options.minutes is not None:
+        soak.MINUTES = options.minutes
     said: list[dict[str, Any]] = []
     broken = []
     for name in options.names or NAMES:
@@ -53,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write what the last lines say to this file as well")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, no plots; minutes for all")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument("--minutes", type=float, metavar="M", help="how long soak lasts, when it is not quick")
     parser.add_argument("--list", action="store_true", help="which measurements there are")
     return parser.parse_args()
 

@@ -51,7 +51,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
                 figures.append(Figure.of(f"{plain} {where}", found[plain], "1/s"))
                 figures.append(Figure.of(f"{c} {where}", found[c], "1/s"))
                 of_c = ratios(found[plain], found[c])
-                figures.append(Figure.of(f"uvloop of C {where}", of_c, "x", at_least(BASELINE_OF_C)))
+                figures.append(Figure.of(f"uvloop of C, {label} {where}", of_c, "x", at_least(BASELINE_OF_C)))
                 for technique, share in targets.items():
                     of_plain = ratios(found[technique], found[plain])
                     figures.append(Figure.of(f"{technique} {where}", found[technique], "1/s"))

@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "frame.h"
+#include "sift.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,18 +38,22 @@ struct punchd_ring {
 	uint32_t frames;
 	uint32_t position;      /* the slot to be read next */
 	int fd;
+	uint16_t insns_len;
+	struct punchd_insn insns[PUNCHD_FILTER_MAX];
+	struct punchd_flows *sifting;   /* NULL: every kept frame wakes us */
+	struct punchd_sieve sieve;
 };
 
-static int ring_filter(int fd, uint16_t port_lo, uint16_t port_hi,
-		       uint8_t hole_ttl)
+static int ring_filter(struct punchd_ring *ring, uint16_t port_lo,
+		       uint16_t port_hi, uint8_t hole_ttl)
 {
-	struct punchd_insn insns[PUNCHD_FILTER_MAX];
-	int n = punchd_filter_ring(port_lo, port_hi, hole_ttl, insns,
+	int n = punchd_filter_ring(port_lo, port_hi, hole_ttl, ring->insns,
 				   PUNCHD_FILTER_MAX);
 
 	if (n < 0)
 		return -EINVAL;
-	return punchd_filter_attach(fd, insns, (size_t)n);
+	ring->insns_len = (uint16_t)n;
+	return punchd_filter_attach(ring->fd, ring->insns, (size_t)n);
 }
 
 static int ring_map(struct punchd_ring *ring, uint32_t frames)
@@ -111,7 +116,7 @@ int punchd_ring_open(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 		free(ring);
 		return rc;
 	}
-	rc = ring_filter(ring->fd, port_lo, port_hi, hole_ttl);
+	rc = ring_filter(ring, port_lo, port_hi, hole_ttl);
 	if (rc == 0)
 		rc = ring_map(ring, frames);
 	if (rc == 0)
@@ -124,6 +129,21 @@ int punchd_ring_open(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 	return 0;
 }
 
+int punchd_ring_sift(struct punchd_ring *ring, struct punchd_flows *flows)
+{
+	int rc;
+
+	if (ring->sifting)
+		return -EBUSY;
+	rc = punchd_sift_open(ring->fd, ring->insns, ring->insns_len,
+			      &ring->sieve);
+	if (rc < 0)
+		return rc;
+	ring->sifting = flows;
+	punchd_flows_sift(flows, &ring->sieve);
+	return 0;
+}
+
 void punchd_ring_close(struct punchd_ring *ring)
 {
 	if (!ring)
@@ -131,6 +151,10 @@ void punchd_ring_close(struct punchd_ring *ring)
 	if (ring->map)
 		munmap(ring->map, ring->map_len);
 	close(ring->fd);
+	if (ring->sifting) {
+		punchd_flows_sift(ring->sifting, NULL);
+		punchd_sift_close(&ring->sieve);
+	}
 	free(ring);
 }
 

@@ -145,6 +145,8 @@ int punchd_filter_ring(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 	{ NEXT, IF_EQ, PUNCHD_ACK, NEXT, DROP },
 	/* A = window */
 	{ NEXT, LOAD16_X, TCP(window_be), NEXT, NEXT },
+	/* the other punchd's primer came all the way */
+	{ NEXT, IF_EQ, PUNCHD_WINDOW_PRIME, PASS, NEXT },
 	/* the other punchd fires */
 	{ NEXT, IF_EQ, PUNCHD_WINDOW_FIRE, PASS, NEXT },
 	/* the other punchd answers */

@@ -9,7 +9,7 @@
  * outside, though a peer chooses its address and port.
  */
 #define _DEFAULT_SOURCE
-#include "punchd.h"
+#include "sieve.h"
 
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -32,6 +32,7 @@ struct punchd_flows {
 	uint32_t count;
 	uint32_t mask;          /* number of slots - 1 */
 	struct slot *slots;
+	struct punchd_sieve *sieve;     /* NULL, or to be told of each flow */
 };
 
 static uint64_t rotate(uint64_t value, unsigned int by)
@@ -93,7 +94,8 @@ static int normalise(const struct punchd_flow *from, struct punchd_flow *to)
 	memcpy(to->local, from->local, address_len);
 	memcpy(to->remote, from->remote, address_len);
 	to->local_port = from->local_port;
-	to->remote_port = from->remote_port;
+	to->any_port = from->any_port != 0;
+	to->remote_port = to->any_port ? 0 : from->remote_port;
 	to->family = from->family;
 	to->protocol = from->protocol;
 	return PUNCHD_OK;
@@ -142,6 +144,16 @@ void punchd_flows_free(struct punchd_flows *flows)
 	free(flows);
 }
 
+void punchd_flows_sift(struct punchd_flows *flows, struct punchd_sieve *sieve)
+{
+	uint32_t at;
+
+	flows->sieve = sieve;
+	for (at = 0; sieve && at <= flows->mask; at++)
+		if (flows->slots[at].token)
+			punchd_sieve_add(sieve, &flows->slots[at].flow);
+}
+
 int punchd_flows_put(struct punchd_flows *flows,
 		     const struct punchd_flow *flow, uint64_t token)
 {
@@ -159,6 +171,8 @@ int punchd_flows_put(struct punchd_flows *flows,
 			return PUNCHD_NO_ROOM;
 		flows->count++;
 		flows->slots[at].flow = key;
+		if (flows->sieve)
+			punchd_sieve_add(flows->sieve, &key);
 	}
 	flows->slots[at].token = token;
 	return PUNCHD_OK;
@@ -175,6 +189,8 @@ int punchd_flows_drop(struct punchd_flows *flows,
 	gap = find(flows, &key);
 	if (!flows->slots[gap].token)
 		return PUNCHD_ABSENT;
+	if (flows->sieve)
+		punchd_sieve_remove(flows->sieve, &key);
 	for (at = (gap + 1) & flows->mask; flows->slots[at].token;
 	     at = (at + 1) & flows->mask) {
 		home = home_of(flows, &flows->slots[at].flow);

@@ -18,9 +18,12 @@ struct packet {
 	int outgoing;
 };
 
+/* A NAT of the peer's that changes ports shows as one from another port. */
 static uint64_t token_of_segment(const struct punchd_segment *seg, int outgoing,
-				 const struct punchd_flows *flows)
+				 const struct punchd_flows *flows,
+				 uint16_t *other_port)
 {
+	uint64_t token;
 	struct punchd_flow flow = {
 		.family = seg->family,
 		.protocol = IPPROTO_TCP,
@@ -31,6 +34,11 @@ static uint64_t token_of_segment(const struct punchd_segment *seg, int outgoing,
 	       sizeof(flow.remote));
 	flow.local_port = outgoing ? seg->src_port : seg->dst_port;
 	flow.remote_port = outgoing ? seg->dst_port : seg->src_port;
+	token = punchd_flows_get(flows, &flow);
+	if (token || outgoing || seg->src_port == 0)
+		return token;
+	flow.any_port = 1;
+	*other_port = seg->src_port;
 	return punchd_flows_get(flows, &flow);
 }
 
@@ -46,7 +54,7 @@ static int packet_read(const struct packet *packet,
 		out->kind = PUNCHD_RECORD_SEGMENT;
 		out->bytes_len = (uint16_t)len;
 		out->token = token_of_segment(&out->segment, packet->outgoing,
-					      flows);
+					      flows, &out->other_port);
 		return out->token != 0;
 	}
 	if (punchd_quote_parse(packet->bytes, packet->len, &out->quote) < 0)

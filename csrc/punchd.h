@@ -51,7 +51,7 @@ struct punchd_flow {
 	uint16_t remote_port;
 	uint8_t family;         /* 4 or 6 */
 	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
-	uint8_t reserved[2];    /* zero */
+	uint16_t any_port;      /* 1: remote_port does not count */
 };
 
 struct punchd_options {
@@ -80,6 +80,14 @@ struct punchd_segment {
 	struct punchd_options options;
 };
 
+/* How one segment of a spray differs from the others; ports in host order. */
+struct punchd_shot {
+	uint32_t seq;
+	uint32_t ack;
+	uint16_t src_port;
+	uint16_t dst_port;
+};
+
 /* An ICMP error and the packet it quotes, as its receiver sees it. */
 struct punchd_quote {
 	uint8_t sender[16];
@@ -97,6 +105,7 @@ struct punchd_record {
 	uint8_t kind;                   /* PUNCHD_RECORD_* */
 	uint8_t outgoing;
 	uint16_t bytes_len;
+	uint16_t other_port;            /* it came from there; 0: as known */
 	struct punchd_segment segment;  /* kind SEGMENT */
 	struct punchd_quote quote;      /* kind ICMP */
 	uint8_t bytes[PUNCHD_SEGMENT_MAX];      /* headers as captured */
@@ -153,6 +162,18 @@ int punchd_segment_build_many(const struct punchd_segment *segs, size_t n,
 			      uint16_t *lens);
 
 /**
+ * punchd_segment_spray() - One segment many times, but for ports and numbers
+ * @seg:	as for punchd_segment_build(); its own ports and numbers are
+ *		not looked at
+ * @shots, @n:	what goes in their place
+ * @out, @out_len: the caller's buffer; segments lie in it without gaps
+ * Return: bytes of each segment, or the status of @seg, NO_ROOM
+ */
+int punchd_segment_spray(const struct punchd_segment *seg,
+			 const struct punchd_shot *shots, size_t n,
+			 uint8_t *out, size_t out_len);
+
+/**
  * punchd_segment_parse() - Read the headers of a TCP segment
  * @in, @in_len: an IP packet; its payload may be cut, the headers may not
  * @seg:	filled when well; checksums are not looked at
@@ -197,8 +218,7 @@ int punchd_filter_ring(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 
 /**
  * punchd_filter_peer() - Let a TCP or UDP socket hear one address alone
- * @address:	network order, 4 bytes for family 4 and 16 for 6
- * @family:	4 or 6
+ * @address, @family: network order, 4 bytes for family 4 and 16 for 6
  * @out, @out_len: the caller's program
  * Return: instructions written, or NO_ROOM, MALFORMED, UNSUPPORTED
  */
@@ -231,7 +251,7 @@ void punchd_flows_free(struct punchd_flows *flows);
 /**
  * punchd_flows_put() - Add a flow, or give it another token
  * @flows:	the table
- * @flow:	copied
+ * @flow:	copied; any_port: for what comes in and fits no whole one
  * @token:	not 0
  * Return: PUNCHD_OK, or NO_ROOM, MALFORMED (token 0), UNSUPPORTED
  */
@@ -280,6 +300,16 @@ uint32_t punchd_flows_count(const struct punchd_flows *flows);
  */
 int punchd_ring_open(uint16_t port_lo, uint16_t port_hi, uint8_t hole_ttl,
 		     uint32_t frames, struct punchd_ring **out);
+
+/**
+ * punchd_ring_sift() - Let the kernel pass over incoming foreign segments
+ * @ring:	fresh
+ * @flows:	outlives the ring, whose sieve hears of its changes
+ *
+ * Needs CAP_BPF. Without it they wake the reader, and the drain passes over.
+ * Return: 0 or a negative errno, nothing changed
+ */
+int punchd_ring_sift(struct punchd_ring *ring, struct punchd_flows *flows);
 
 /**
  * punchd_ring_close() - Close and free a ring
@@ -350,6 +380,15 @@ int punchd_send_burst(int fd, const uint8_t *bytes, size_t bytes_len,
  * Return: as punchd_send_burst(), or a punchd_status of the first one
  */
 int punchd_send_segments(int fd, const struct punchd_segment *segs, size_t n);
+
+/**
+ * punchd_send_spray() - Build a spray and send it in one go
+ * @fd:		of punchd_raw_open()
+ * @seg, @shots, @n: as for punchd_segment_spray()
+ * Return: as punchd_send_burst(), or the punchd_status of @seg
+ */
+int punchd_send_spray(int fd, const struct punchd_segment *seg,
+		      const struct punchd_shot *shots, size_t n);
 
 /**
  * punchd_filter_attach() - Attach a program, in place of an earlier one

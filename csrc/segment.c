@@ -117,6 +117,91 @@ int punchd_segment_build_many(const struct punchd_segment *segs, size_t n,
 	return (int)n;
 }
 
+static void add_word(uint32_t *sum, uint32_t word)
+{
+	*sum += (word >> 16) + (word & 0xffff);
+}
+
+static void aim(uint8_t *bytes, struct punchd_segment *seg,
+		const struct punchd_shot *shot)
+{
+	const size_t tcp_at = sizeof(struct wire_ipv4);
+	struct wire_ipv4 ip;
+	struct wire_tcp tcp;
+
+	seg->seq = shot->seq;
+	seg->ack = shot->ack;
+	seg->src_port = shot->src_port;
+	seg->dst_port = shot->dst_port;
+	memcpy(&ip, bytes, sizeof(ip));
+	memcpy(&tcp, bytes + tcp_at, sizeof(tcp));
+	ip.id_be = htons(id_of(seg));
+	tcp.src_port_be = htons(seg->src_port);
+	tcp.dst_port_be = htons(seg->dst_port);
+	tcp.seq_be = htonl(seg->seq);
+	tcp.ack_be = htonl(seg->ack);
+	memcpy(bytes, &ip, sizeof(ip));
+	memcpy(bytes + tcp_at, &tcp, sizeof(tcp));
+}
+
+/* Checksums are sums (RFC 1071): that of the template with zeros in the place
+ * of what differs, plus what differs.
+ */
+static void seal_shot(uint8_t *bytes, const struct punchd_shot *shot,
+		      uint32_t ip_sum, uint32_t tcp_sum)
+{
+	const size_t ip_at = offsetof(struct wire_ipv4, checksum_be);
+	const size_t tcp_at = sizeof(struct wire_ipv4) +
+			      offsetof(struct wire_tcp, checksum_be);
+	uint16_t id_be, value;
+
+	memcpy(&id_be, bytes + offsetof(struct wire_ipv4, id_be),
+	       sizeof(id_be));
+	value = punchd_checksum_fold(ip_sum + ntohs(id_be));
+	memcpy(bytes + ip_at, &value, sizeof(value));
+	add_word(&tcp_sum, shot->seq);
+	add_word(&tcp_sum, shot->ack);
+	tcp_sum += (uint32_t)shot->src_port + shot->dst_port;
+	value = punchd_checksum_fold(tcp_sum);
+	memcpy(bytes + tcp_at, &value, sizeof(value));
+}
+
+int punchd_segment_spray(const struct punchd_segment *seg,
+			 const struct punchd_shot *shots, size_t n,
+			 uint8_t *out, size_t out_len)
+{
+	const size_t ip_len = sizeof(struct wire_ipv4);
+	struct punchd_segment one = *seg;
+	uint8_t zeros[PUNCHD_SEGMENT_MAX];
+	uint32_t ip_sum, tcp_sum;
+	size_t len, i;
+	int status;
+
+	one.seq = one.ack = 0;
+	one.src_port = one.dst_port = 0;
+	status = punchd_segment_build(&one, zeros, sizeof(zeros));
+	if (status < 0)
+		return status;
+	len = (size_t)status;
+	if (n > INT32_MAX || (n && out_len / n < len))
+		return PUNCHD_NO_ROOM;
+	memset(zeros + offsetof(struct wire_ipv4, id_be), 0, sizeof(uint16_t));
+	memset(zeros + offsetof(struct wire_ipv4, checksum_be), 0,
+	       sizeof(uint16_t));
+	memset(zeros + ip_len + offsetof(struct wire_tcp, checksum_be), 0,
+	       sizeof(uint16_t));
+	ip_sum = punchd_checksum_add(0, zeros, ip_len);
+	tcp_sum = punchd_checksum_add(IPPROTO_TCP + (uint32_t)(len - ip_len),
+				      zeros + offsetof(struct wire_ipv4, src),
+				      len - offsetof(struct wire_ipv4, src));
+	for (i = 0; i < n; i++, out += len) {
+		memcpy(out, zeros, len);
+		aim(out, &one, &shots[i]);
+		seal_shot(out, &shots[i], ip_sum, tcp_sum);
+	}
+	return status;
+}
+
 /* Answers the header's length; total_len is checked against it alone. */
 static int ipv4_read(const uint8_t *in, size_t in_len, struct wire_ipv4 *ip)
 {

@@ -124,6 +124,33 @@ int punchd_send_segments(int fd, const struct punchd_segment *segs, size_t n)
 	return (int)sent;
 }
 
+int punchd_send_spray(int fd, const struct punchd_segment *seg,
+		      const struct punchd_shot *shots, size_t n)
+{
+	uint8_t bytes[BATCH * PUNCHD_SEGMENT_MAX];
+	uint16_t lens[BATCH];
+	size_t sent = 0, batch, i;
+	int len, rc;
+
+	if (n > INT32_MAX)
+		return -EINVAL;
+	while (sent < n) {
+		batch = n - sent < BATCH ? n - sent : BATCH;
+		len = rc = punchd_segment_spray(seg, shots + sent, batch,
+						bytes, sizeof(bytes));
+		for (i = 0; i < batch && len > 0; i++)
+			lens[i] = (uint16_t)len;
+		if (len > 0)
+			rc = send_batch(fd, bytes, (size_t)len, lens, batch);
+		if (rc < 0)
+			return sent ? (int)sent : rc;
+		sent += (size_t)rc;
+		if ((size_t)rc < batch)
+			break;
+	}
+	return (int)sent;
+}
+
 int punchd_filter_attach(int fd, const struct punchd_insn *insns, size_t n)
 {
 	struct sock_filter copy[PUNCHD_FILTER_MAX];

@@ -32,7 +32,7 @@ async def punch(options: argparse.Namespace) -> punchd.client.Punched:
             )
         else:
             told = await meeting.hear()
-            attempt = await daemon.respond(told.notification, from_=[address_of(told.endpoint)])
+            attempt = await daemon.respond(told.notification, from_=[address_of(told.seen)])
         async for progress in attempt:
             say(progress.stage, progress.technique, progress.code)
             if progress.notification and options.peer:

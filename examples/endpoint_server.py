@@ -3,7 +3,8 @@
 It refuses everything but Binding requests, keeps nothing, and never sends to anybody but the asker.
 
 Two ports, and a second address where there is one, so that askers learn how their NAT maps; over UDP it answers
-CHANGE-REQUEST too, so that they learn how it filters (RFC 5780). Run it beside rendezvous.py:
+CHANGE-REQUEST too, so that they learn how it filters (RFC 5780). Over TCP it calls the asker back instead, at the very
+address and port that asks, and says so when that was in vain. Run it beside rendezvous.py:
 
     ./endpoint_server.py --address 192.0.2.10 --address 192.0.2.11
 """
@@ -14,14 +15,18 @@ import argparse
 import asyncio
 import socket
 import struct
+import time
+from collections import Counter
 
 COOKIE = 0x2112A442
-REQUEST, RESPONSE = 0x0001, 0x0101
-CHANGE_REQUEST, XOR_MAPPED, ORIGIN, OTHER = 0x0003, 0x0020, 0x802B, 0x802C
+REQUEST, RESPONSE, ERROR = 0x0001, 0x0101, 0x0111
+CHANGE_REQUEST, ERROR_CODE, XOR_MAPPED, ORIGIN, OTHER = 0x0003, 0x0009, 0x0020, 0x802B, 0x802C
 CHANGE_ADDRESS, CHANGE_PORT = 4, 2
 REQUEST_MAX_LEN = 548
 IDLE_S = 600  # how long a silent TCP connection may stay: askers keep their mapping by it
 CONNECTIONS_MAX = 4096
+CALL_S = 2.0  # the kernel sends its second SYN after a second; one may be lost, and the way be long
+CALLS_MAX, CALLS_EACH = 256, 4  # at a time: in all, and to one address
 
 Place = tuple[str, int]
 
@@ -34,6 +39,8 @@ class EndpointServer:
         self.udp: dict[Place, socket.socket] = {}
         self.tcp: list[asyncio.Server] = []
         self.connections = 0
+        self.calls: Counter[str] = Counter()
+        self.calling: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -81,6 +88,12 @@ class EndpointServer:
                     request = parse(head + await reader.readexactly(length))
                 if request is None:
                     break
+                if request[1] and self.may_call(asker[0], request[1]):
+                    self.calls[asker[0]] += 1
+                    task = asyncio.create_task(self.call(request, asker, end, writer))
+                    self.calling.add(task)
+                    task.add_done_callback(self.calling.discard)
+                    continue
                 writer.write(answer(request[0], asker, end, self.elsewhere(end)))
                 await writer.drain()
         except (asyncio.IncompleteReadError, TimeoutError, OSError):
@@ -88,6 +101,29 @@ class EndpointServer:
         finally:
             self.connections -= 1
             writer.close()
+
+    def may_call(self, address: str, change: int) -> bool:
+        """Who may not be called gets a plain answer, which says as much."""
+        able = len(self.addresses) > 1 or not change & CHANGE_ADDRESS
+        return able and len(self.calling) < CALLS_MAX and self.calls[address] < CALLS_EACH
+
+    async def call(self, request: tuple[bytes, int], asker: Place, end: Place, writer: asyncio.StreamWriter) -> None:
+        """Connect to the asker's own end, from another port, and another address if it wants so.
+
+        It has answered a handshake from there, so nobody else can be made to be called. Who is reached needs no answer.
+        """
+        loop, began = asyncio.get_running_loop(), time.monotonic()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+            try:
+                sock.bind((self.elsewhere(end, request[1])[0], 0))
+                async with asyncio.timeout(CALL_S):
+                    await loop.sock_connect(sock, asker)
+            except (TimeoutError, OSError):
+                writer.write(failure(request[0]))
+        await asyncio.sleep(CALL_S - (time.monotonic() - began))  # so CALLS_EACH bounds the rate, too
+        self.calls[asker[0]] -= 1
+        if not self.calls[asker[0]]:
+            del self.calls[asker[0]]
 
 
 def parse(data: bytes) -> tuple[bytes, int] | None:
@@ -113,6 +149,12 @@ def answer(transaction: bytes, asker: Place, source: Place, other: Place) -> byt
     for kind, (host, port) in ((ORIGIN, source), (OTHER, other)):
         body += struct.pack("!HHBBH4s", kind, 8, 0, 1, port, socket.inet_aton(host))
     return struct.pack("!HHI12s", RESPONSE, len(body), COOKIE, transaction) + body
+
+
+def failure(transaction: bytes) -> bytes:
+    """A Binding error response: the call was in vain (447, Connection Timeout or Failure, RFC 6062)."""
+    body = struct.pack("!HHHBB", ERROR_CODE, 4, 0, 4, 47)
+    return struct.pack("!HHI12s", ERROR, len(body), COOKIE, transaction) + body
 
 
 async def main() -> None:

@@ -4,12 +4,12 @@ It refuses to authenticate, to store and to be fair: replace it by whatever your
 
 JSON lines over TCP, all in memory. `>` is what a peer writes, `<` what it reads:
 
-    > {"name": "anna"}                            join; "endpoint" may name a better address than the seen one
+    > {"name": "anna"}                            join; "endpoint" may hold more than the seen address: a descriptor
     < {"you": "203.0.113.2:50812"}                where the server sees you
     > {"find": "bob"}                             answered as soon as bob is there
     < {"found": "bob", "endpoint": "198.51.100.2:41877"}
     > {"to": "bob", "notification": "cDEB..."}    bob reads:
-    < {"from": "anna", "endpoint": "203.0.113.2:50812", "notification": "cDEB..."}
+    < {"from": "anna", "endpoint": "203.0.113.2:50812", "seen": "203.0.113.2:50812", "notification": "cDEB..."}
     < {"error": "..."}                            and the connection ends
 """
 
@@ -24,9 +24,10 @@ LINE_MAX_LEN = 65_536
 
 
 class Peer:
-    def __init__(self, name: str, endpoint: str, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, name: str, endpoint: str, seen: str, writer: asyncio.StreamWriter) -> None:
         self.name = name
         self.endpoint = endpoint
+        self.seen = seen
         self.writer = writer
 
     def say(self, **keys: str) -> None:
@@ -53,13 +54,13 @@ class Rendezvous:
             writer.close()
 
     def join(self, keys: dict[str, Any], writer: asyncio.StreamWriter) -> Peer:
-        host, port = writer.get_extra_info("peername")[:2]
+        seen = "{}:{}".format(*writer.get_extra_info("peername")[:2])
         name = str(keys["name"])
         if name in self.peers:
             raise ValueError(f"the name {name} is taken")
-        peer = Peer(name, str(keys.get("endpoint", f"{host}:{port}")), writer)
+        peer = Peer(name, str(keys.get("endpoint", seen)), seen, writer)
         self.peers[name] = peer
-        peer.say(you=f"{host}:{port}")
+        peer.say(you=seen)
         for seeker in self.seekers.pop(name, []):
             seeker.say(found=name, endpoint=peer.endpoint)
         return peer
@@ -75,7 +76,8 @@ class Rendezvous:
         to = self.peers.get(str(keys["to"]))
         if to is None:
             raise ValueError(f"{keys['to']} is not here")
-        to.say(**{"from": peer.name}, endpoint=peer.endpoint, notification=str(keys["notification"]))
+        told = {"from": peer.name, "endpoint": peer.endpoint, "seen": peer.seen}
+        to.say(**told, notification=str(keys["notification"]))
 
     def leave(self, peer: Peer) -> None:
         del self.peers[peer.name]

@@ -32,7 +32,7 @@ async def send(host: str, port: int, me: str, peer: str, path: str) -> None:
 async def receive(host: str, port: int, me: str, path: str) -> None:
     async with Meeting(host, port, me) as meeting, punchd.client.connect() as daemon:
         told = await meeting.hear()
-        attempt = await daemon.respond(told.notification, from_=[address_of(told.endpoint)])
+        attempt = await daemon.respond(told.notification, from_=[address_of(told.seen)])
         punched = await attempt.result()
     print(f"{punched.technique} from {punched.remote} in {punched.elapsed_ms:.0f} ms")
     reader, writer = await asyncio.open_connection(sock=punched.socket)

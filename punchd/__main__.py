@@ -3,16 +3,16 @@ Parses options and sets up the log; daemon/service.py does the rest."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
 from typing import Any
 
 import click
-import structlog
 
 from punchd import __version__
-from punchd.daemon.config import DEFAULT_SOCKET, Config
+from punchd.daemon.config import DEFAULT_SOCKET, HOLE_TTL, HOLE_TTL_MAX, Config
 from punchd.words.addresses import Endpoint
 from punchd.words.errors import PunchdError
 
@@ -20,8 +20,11 @@ from punchd.words.errors import PunchdError
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PUNCHD"})
 @click.option("--socket", default=DEFAULT_SOCKET, show_default=True, help="Path of the Unix socket.")
 @click.option("--group", default=None, help="Members of this group may call, besides root and the daemon's own user.")
-@click.option("--hole-ttl", default=2, show_default=True, type=click.IntRange(1, 16),
-              help="Hops after which a primer dies: past the own NAT, short of the peer's.")  # fmt: skip
+@click.option("--hole-ttl", default=None, show_default=f"as found, else {HOLE_TTL}",
+              type=click.IntRange(1, HOLE_TTL_MAX),
+              help="Hops after which a primer dies: past the own NATs, short of the peer's.")  # fmt: skip
+@click.option("--network-memory", "network_memory_s", default=3600.0, show_default=True, type=click.FloatRange(0),
+              metavar="SECONDS", help="How long the TTL that `endpoint` found in a network is believed.")  # fmt: skip
 @click.option("--public", default=None, metavar="ADDRESS", help="This host's public address, if it never changes.")
 @click.option("--allow-private", is_flag=True, help="Let private addresses be targets (peers in the same network).")
 @click.option("--attempts-per-uid", default=20_000, show_default=True, type=click.IntRange(1),
@@ -40,6 +43,8 @@ from punchd.words.errors import PunchdError
 def main(log_level: str, **options: Any) -> None:
     """Hole punching as a service: serve applications on a Unix socket."""
     _set_up_log(log_level)
+    for package in ("aioice", "pyroute2"):
+        _spare_init(package)
     from punchd.daemon import service  # the C module and the libraries load only when they are to be used
 
     try:
@@ -56,7 +61,27 @@ def _endpoints(texts: tuple[str, ...]) -> tuple[Endpoint, ...]:
         raise click.BadParameter(str(error)) from None
 
 
+def _spare_init(package: str) -> None:
+    """Let its modules be imported without its __init__, which imports all of them: a third of the time to start."""
+    spec = importlib.util.find_spec(package)
+    if spec is not None and package not in sys.modules:
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+
+
+def _structlog() -> Any:
+    """Without rich, which it would load to draw tracebacks: a daemon's log has none, and each start would wait."""
+    spared = "rich" not in sys.modules
+    if spared:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # the way to say that there is none
+    import structlog
+
+    if spared:
+        del sys.modules["rich"]
+    return structlog
+
+
 def _set_up_log(level: str) -> None:
+    structlog = _structlog()
     human = sys.stderr.isatty()
     structlog.configure(
         processors=[

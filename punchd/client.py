@@ -85,6 +85,7 @@ class EndpointKeys(TypedDict, total=False):
     servers: Sequence[str] | None
     transport: Literal["tcp", "udp", "both"] | None
     timeout_ms: int | None
+    peer: str | None
 
 
 def connect(path: str | None = None) -> Daemon:

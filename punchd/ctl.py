@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from punchd.client import Attempt, NoDaemon, Punched, PunchFailed, connect, connect_blocking
+from punchd.doctor import doctor
 from punchd.meeting import Meeting, MeetingError, address_of
 from punchd.netcheck import netcheck
 
@@ -88,9 +89,7 @@ def cat(
                 while peer not in (None, told.sender):
                     told = await meeting.hear()
                 partner = told.sender
-                attempt = await daemon.respond(
-                    told.notification, from_=[address_of(told.endpoint)], timeout_ms=timeout_ms
-                )
+                attempt = await daemon.respond(told.notification, from_=[address_of(told.seen)], timeout_ms=timeout_ms)
             else:
                 partner = peer
                 attempt = await daemon.initiate(
@@ -115,7 +114,7 @@ def replay(journal: str) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "punchd.replay", journal])
 
 
-COMMANDS: tuple[click.Command, ...] = (ping, status, netcheck, cancel, cat, replay)
+COMMANDS: tuple[click.Command, ...] = (ping, status, doctor, netcheck, cancel, cat, replay)
 
 
 @click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

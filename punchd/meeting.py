@@ -20,21 +20,25 @@ class MeetingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A peer's notification, with where the server sees that peer."""
+    """A peer's notification, with what that peer left as its endpoint and where the server sees it."""
 
     sender: str
     endpoint: str
+    seen: str
     notification: str
 
 
 class Meeting:
-    """`async with Meeting("192.0.2.1", 7000, "anna") as meeting`; `meeting.you` is how the server sees us."""
+    """`async with Meeting("192.0.2.1", 7000, "anna") as meeting`; `meeting.you` is how the server sees us.
+
+    `endpoint` is what peers find us by, the descriptor that `endpoint` of punchd gave; without it, `you`.
+    """
 
     def __init__(self, host: str, port: int, name: str, *, endpoint: str | None = None) -> None:
         self._where = host, port
         self._name = name
         self._endpoint = endpoint
-        self.you = ""
+        self.you = self.endpoint = ""
 
     async def __aenter__(self) -> Meeting:
         try:
@@ -46,6 +50,7 @@ class Meeting:
         self._told: asyncio.Queue[_Heard] = asyncio.Queue()
         await self._say(name=self._name, endpoint=self._endpoint)
         self.you = str((await self._line())["you"])
+        self.endpoint = self._endpoint or self.you
         self._sorting = asyncio.create_task(self._sort(), name=f"meeting {self._name}")
         return self
 
@@ -67,7 +72,7 @@ class Meeting:
     async def hear(self) -> Told:
         """The next notification for us."""
         line = _there(await self._told.get())
-        return Told(str(line["from"]), str(line["endpoint"]), str(line["notification"]))
+        return Told(str(line["from"]), str(line["endpoint"]), str(line["seen"]), str(line["notification"]))
 
     async def _say(self, **keys: str | None) -> None:
         spelt = {key: value for key, value in keys.items() if value is not None}
@@ -96,7 +101,10 @@ class Meeting:
 
 
 def address_of(endpoint: str) -> str:
-    """Without the port: it belongs to the rendezvous connection, not to anything that punchd will open."""
+    """Without the port: it belongs to the rendezvous connection, not to anything that punchd will open.
+
+    A descriptor has none, and stays whole.
+    """
     return endpoint.partition(":")[0]
 
 

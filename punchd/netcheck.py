@@ -44,18 +44,20 @@ _ALLOCATIONS = {
 @click.option("--server", "servers", multiple=True, metavar="HOST[:PORT]", help="a STUN server; may be repeated")
 @click.option("--transport", type=click.Choice(["tcp", "udp", "both"]), default="both", show_default=True)
 @click.option("--timeout-ms", type=int, help="how long servers may take")
+@click.option("--peer", metavar="DESCRIPTOR", help="find the largest TTL that stays short of this peer's NATs, too")
 def netcheck(
     path: str | None,
     as_json: bool,
     servers: tuple[str, ...],
     transport: Literal["tcp", "udp", "both"],
     timeout_ms: int | None,
+    peer: str | None,
 ) -> None:
     """How this host looks from outside: its NAT, over UDP and over TCP."""
     places = [_resolve(server) for server in servers]
     with connect_blocking(path) as daemon:
         try:
-            found = daemon.endpoint(servers=places or None, transport=transport, timeout_ms=timeout_ms)
+            found = daemon.endpoint(servers=places or None, transport=transport, timeout_ms=timeout_ms, peer=peer)
         except PunchFailed as failed:
             if failed.code == "no-answer" and not as_json:
                 show(failed.cause)
@@ -72,11 +74,38 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     if "host" in report:
         console.print(f"this host  {report['host']}")
+        console.print(_way(report["ttl"]))
+        if "peer" in report["ttl"]:
+            console.print(_reach(report["ttl"]["peer"]))
     for transport in ("udp", "tcp"):
         if transport in report:
             console.print(f"\n[bold]{_NAMES[transport]}[/bold]")
             console.print(_verdicts(report[transport]))
             console.print(_raw(report[transport]))
+
+
+def _way(ttl: dict[str, Any]) -> Table:
+    """The TTL that clears the own NATs, and who answered at which distance."""
+    if ttl["clears"] is None:
+        said = f"no router outside of this host's NATs spoke up; it takes {ttl['least']} or more"
+    else:
+        said = "hops clear all NATs of this host"
+    return _hops("hole TTL ", ttl["clears"], said, ttl["hops"])
+
+
+def _reach(peer: dict[str, Any]) -> Table:
+    """The TTL that stays short of the peer's NATs."""
+    said = "no router on the way spoke up" if peer["short"] is None else f"hops stay short of {peer['public']}"
+    return _hops("peer's   ", peer["short"], said, peer["hops"])
+
+
+def _hops(name: str, ttl: int | None, said: str, hops: list[dict[str, Any]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_row(name, "unknown" if ttl is None else str(ttl), said)
+    for hop in hops:
+        rtt = "repeated" if hop["rtt_ms"] is None else f"{hop['rtt_ms']} ms"
+        table.add_row("", str(hop["ttl"]), f"{hop['sender']}{' (arrived)' if hop['arrived'] else ''}", rtt)
+    return table
 
 
 def _verdicts(face: dict[str, Any]) -> Table:

@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
-from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core.attempt import Attempt
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Ports
+from punchd.core.responding import Responding
 from punchd.wire.journal import Head, JournalError, Step, Written, as_written, decode
 from punchd.words.events import (
     BY_WINDOW,
+    Called,
+    CallHeard,
     Cancelled,
     Connected,
     DeadlinePassed,
@@ -30,12 +34,14 @@ from punchd.words.events import (
     Event,
     Flags,
     IcmpSeen,
+    PacketRefused,
     Readable,
     SegmentSeen,
     Settled,
     Signal,
     SignalSeen,
     SocketFailed,
+    StraySeen,
 )
 
 
@@ -76,12 +82,12 @@ def rebuild(head: Head, steps: tuple[Step, ...]) -> Attempt:
             raise JournalError("line 1: a responder without a notification")
         return Responding(
             terms=Terms(False, head.nonce, head.hole_ttl, head.blind), local=head.local,
-            notification=head.notification, runnable=frozenset(head.runnable),
+            notification=head.notification, runnable=frozenset(head.runnable), ports=_Drawn(steps, initiating=False),
             timeout_s=head.timeout_s, now=head.now,
         )  # fmt: skip
     return Initiating(
         terms=Terms(True, head.nonce, head.hole_ttl, head.blind), local=head.local, public=head.public,
-        remote=head.remote, techniques=list(head.techniques), ports=_Drawn(steps), timeout_s=head.timeout_s,
+        remote=head.remote, rows=head.rows, ports=_Drawn(steps, initiating=True), timeout_s=head.timeout_s,
         now=head.now, early=head.early, in_turn=head.in_turn,
     )  # fmt: skip
 
@@ -125,21 +131,37 @@ class _Drawn(Ports):
 
     __slots__ = ("_left",)
 
-    def __init__(self, steps: tuple[Step, ...]) -> None:
-        opened = [fields for step in steps for name, fields in step.effects if name == "OpenPair"]
+    def __init__(self, steps: tuple[Step, ...], *, initiating: bool) -> None:
+        opened = [
+            fields
+            for step in steps
+            if not isinstance(step.event, CallHeard)  # it names the port
+            for name, fields in step.effects
+            if name == "OpenPair"
+        ]
+        if not initiating:  # a responder draws only what it opens for the second time
+            seen: set[int] = set()
+            opened = [fields for fields in opened if _again(seen, fields["pair"])]
         self._left = [(fields["local_port"], fields["remote_port"]) for fields in opened]
 
-    def draw(self, *, listens: bool) -> tuple[int, int]:
+    def draw(self, *, own_listens: bool = False, peer_listens: bool = False) -> tuple[int, int]:
         if not self._left:
             raise JournalError("it ends before its attempt had begun, or the core draws more ports today")
         return self._left.pop(0)
+
+
+def _again(seen: set[int], pair: int) -> bool:
+    known = pair in seen
+    seen.add(pair)
+    return known
 
 
 def _title(head: Head) -> str:
     if head.notification is not None:
         offers = ", ".join(offer.technique for offer in head.notification.offers)
         return f"responding to {head.notification.initiator}: {offers} (punchd {head.punchd})"
-    return f"initiating from {head.public} to {head.remote}: {', '.join(head.techniques)} (punchd {head.punchd})"
+    techniques = ", ".join(dict.fromkeys(row.technique for row in head.rows))
+    return f"initiating from {head.public} to {head.remote}: {techniques} (punchd {head.punchd})"
 
 
 def _tell_event(event: Event) -> str:
@@ -147,6 +169,8 @@ def _tell_event(event: Event) -> str:
         case SegmentSeen():
             sign = ">" if event.outgoing else "<"
             return f"{sign} pair {event.pair}: {_segment(event)}"
+        case StraySeen():
+            return f"< pair {event.pair}: {_FLAGS.get(Flags(event.flags), 'a segment')} from port {event.port}"
         case SignalSeen():
             return f"< pair {event.pair}: {event.signal.name}"
         case Connected():
@@ -157,8 +181,14 @@ def _tell_event(event: Event) -> str:
             return f"! pair {event.pair}: the socket failed with errno {event.errno}"
         case IcmpSeen():
             return f"< pair {event.pair}: ICMP {event.type}/{event.code} from {event.sender}"
+        case PacketRefused():
+            return f"! pair {event.pair}: {event.effect} was not sent, errno {event.errno}"
         case EffectFailed():
             return f"! pair {event.pair}: {event.code}, {event.cause}"
+        case CallHeard():
+            return f"< second message: {len(event.message.ready)} ready"
+        case Called():
+            return f"< pair {event.pair}: called"
         case Cancelled():
             return f"! {event.code}"
         case Settled():
@@ -170,13 +200,14 @@ def _tell_event(event: Event) -> str:
 
 
 def _segment(event: SegmentSeen) -> str:
-    names = {Flags.SYN: "SYN", Flags.SYN | Flags.ACK: "SYN-ACK", Flags.ACK: "ACK", Flags.RST: "RST"}
-    said = names.get(Flags(event.flags), f"flags {event.flags:#x}")
+    said = _FLAGS.get(Flags(event.flags), f"flags {event.flags:#x}")
     if event.flags == Flags.ACK and event.window in BY_WINDOW:
         said = BY_WINDOW[event.window].name
     ack = f" ack {event.ack}" if event.flags & Flags.ACK else ""
     return f"{said} seq {event.seq}{ack}, ttl {event.ttl}"
 
+
+_FLAGS = {Flags.SYN: "SYN", Flags.SYN | Flags.ACK: "SYN-ACK", Flags.ACK: "ACK", Flags.RST: "RST"}
 
 # Effect -> sign and words, with the effect's own fields.
 _EFFECTS = {

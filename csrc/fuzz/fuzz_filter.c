@@ -156,7 +156,8 @@ static int keeps_tcp_in(const uint8_t *tcp, size_t len, uint16_t lo,
 	if (len < 16 || tcp[13] != PUNCHD_ACK)
 		return 0;
 	window = at16(tcp + 14);
-	return window == PUNCHD_WINDOW_FIRE ||
+	return window == PUNCHD_WINDOW_PRIME ||
+	       window == PUNCHD_WINDOW_FIRE ||
 	       window == PUNCHD_WINDOW_ANSWER ||
 	       window == PUNCHD_WINDOW_COMMIT;
 }

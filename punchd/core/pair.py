@@ -15,6 +15,10 @@ like its paper's sequence diagram. Every script, of either transport, is the sam
 
 While a script waits, `again` re-sends its last word at 150 ms, 390 ms, 774 ms, ...: no technique waits for a
 kernel's retransmission. A re-fired segment is harmless: the peer's NAT was primed before we were told to fire.
+
+Where the plan says that the initiator must fire (words/notification.py, Opening), its PRIME goes all the way, every
+20 ms or once it is called; the responder's first FIRE opens its own NAT, and it fires again when it hears a PRIME. The
+other three segments, and with them the rule by which both sides choose, stay what they are.
 """
 
 from __future__ import annotations
@@ -25,25 +29,29 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
-from punchd.words.effects import Clear, ClosePair, Effect, Resend, Tell
+from punchd.words.effects import Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
 from punchd.words.events import (
     ACK,
     BY_WINDOW,
     RST,
     SYN,
     SYN_ACK,
+    Called,
     Connected,
     DeadlinePassed,
     EffectFailed,
     IcmpSeen,
+    PacketRefused,
     PairEvent,
     Readable,
     SegmentSeen,
     Signal,
     SignalSeen,
     SocketFailed,
+    StraySeen,
 )
-from punchd.words.notification import Offer, Syn
+from punchd.words.notification import Opening, Syn
+from punchd.words.plan import Candidate
 
 P = ParamSpec("P")
 ScriptEvent = PairEvent | DeadlinePassed
@@ -53,6 +61,8 @@ Wanted = Callable[[ScriptEvent], bool]
 
 FIRST_REFIRE_S = 0.150
 REFIRE_GROWTH = 1.6
+INSIST_S = 0.020  # how often an initiator fires at a peer that is not known to be ready ...
+INSIST_SHARE = 0.02  # ... and later, as a share of the time waited so far: what a miss may add to it
 REFIRE_CEILING_S = 2.0
 
 # How long a primed hole may wait before it is primed again: well within the shortest life met in the field.
@@ -89,6 +99,19 @@ class Evidence:
     icmp: tuple[int, int, str] | None = None
     errno: int | None = None
     failed_effect: str | None = None
+    connects: bool = False
+    """A connect() was asked for, so a SYN of ours must leave."""
+    acknowledged: bool = False
+    """The peer's SYN-ACK acknowledged our SYN, so our kernel must react."""
+    peer_ttl: int | None = None
+    """The highest TTL of the peer's own segments: a RST with another one is some box's on the path."""
+    other_port: int | None = None
+    """The port of the peer's address from which a SYN came, if that is not the one it named."""
+    send_errno: int | None = None
+
+    def told(self, signal: Signal) -> bool:
+        """Whether the peer's punchd signalled this."""
+        return bool(self.signals & 1 << signal)
 
     def heard(self) -> bool:
         """Whether the peer itself was heard at all."""
@@ -101,7 +124,9 @@ class Pair:
     __slots__ = (
         "_again",
         "_interval",
+        "aim_port",
         "answered",
+        "calls",
         "closed",
         "committed",
         "connected",
@@ -114,23 +139,28 @@ class Pair:
         "given",
         "handshake",
         "index",
+        "moved",
         "now",
         "offer",
         "outbox",
+        "own_port",
         "own_syn",
+        "patient",
         "primed",
         "proven",
         "rcv_nxt",
         "reach_at",
+        "refused",
         "script",
         "snd_nxt",
         "syn",
         "terms",
     )  # fmt: skip
 
-    def __init__(self, index: int, offer: Offer, terms: Terms, outbox: list[Effect]) -> None:
+    def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
         self.index = index
-        self.offer = offer
+        self.offer = candidate.offer
+        self.own_port, self.aim_port = candidate.own_port, candidate.aim_port
         self.terms = terms
         self.outbox = outbox
         self.evidence = Evidence()
@@ -144,7 +174,8 @@ class Pair:
         self.snd_nxt: int | None = None
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
-        self.early = self.given = self.handshake = False
+        self.early = self.given = self.handshake = self.moved = False
+        self.patient = self.refused = self.calls = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None
@@ -164,7 +195,9 @@ class Pair:
 
     def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:
         """Ask for an effect on this pair."""
-        self.outbox.append(make(self.index, *args, **kwargs))
+        effect = make(self.index, *args, **kwargs)
+        self.evidence.connects |= isinstance(effect, Connect)
+        self.outbox.append(effect)
 
     def tell(self, signal: Signal, ttl: int | None = None) -> None:
         """Signal the peer's punchd on the path. Sequence SND.UNA-1: no kernel takes it into the stream."""
@@ -241,6 +274,52 @@ class Pair:
             self.do(Clear, ttl=self.hole, seq=(self.own_syn.seq + 1) & SEQ_MASK)
             self.do(Resend, self.own_syn.segment, self.hole)
 
+    def insist(self, wanted: Wanted, again: Callable[[], None]) -> Waiting:
+        """Fire at a peer that may not be ready, until it is heard."""
+        began = self.now
+        while True:
+            pause_s = max(INSIST_S, (self.now - began) * INSIST_SHARE)
+            event = yield from self.until(wanted, within_s=pause_s)
+            if not isinstance(event, DeadlinePassed):
+                return event
+            again()
+
+    def opens(self, prime: Callable[[int | None], None], wanted: Wanted, every_s: float) -> Waiting:
+        """The initiator's PRIME as the plan wants it, until the responder is heard; `prime` takes a TTL."""
+        opening = self.offer.opening
+        if opening is Opening.PRIMED:
+            prime(self.hole)
+            self.say_primed()
+            return (yield from self.hold(wanted, lambda: prime(self.hole), every_s))
+        if opening is Opening.CALLED:
+            self.say_primed()
+            event = yield from self.until(lambda event: isinstance(event, Called) or wanted(event))
+            if wanted(event):
+                return event
+            prime(None)
+            return (yield from self.until(wanted, again=lambda: prime(None)))
+        prime(None)
+        self.say_primed()
+        return (yield from self.insist(wanted, lambda: prime(None)))
+
+    def fires(self, every_s: float) -> Script:
+        """The responder's FIRE as the plan wants it, until the initiator answers."""
+
+        def fire() -> None:
+            self.tell(Signal.FIRE)
+
+        if self.waits:
+            self.tell(Signal.FIRE, ttl=self.hole)
+            self.calls = self.offer.opening is Opening.CALLED
+            yield from self.hold(_heard, lambda: self.tell(Signal.FIRE, ttl=self.hole), every_s)
+        fire()
+        yield from self.until(signal(Signal.ANSWER), again=fire)
+
+    @property
+    def waits(self) -> bool:
+        """The responder opens its own NAT and waits for the initiator's packet."""
+        return self.offer.opening in (Opening.REFIRED, Opening.CALLED)
+
     def repeat(self, stimulus: Wanted, again: Callable[[], None]) -> Script:
         """Until the attempt ends this pair: answer each repeated stimulus, and unasked with growing pauses."""
         while True:
@@ -270,6 +349,15 @@ class Pair:
             next(script)
         except StopIteration:
             self.script = None
+
+    def silence(self) -> None:
+        """End the script, and say no more to the peer: the kernel's repetitions die on their way, too."""
+        self.deadline = None
+        if self.script is not None:
+            self.script.close()
+            self.script = None
+            if self.fail_code is None:
+                self.do(SetTtl, ttl=self.hole)
 
     def close(self) -> None:
         """End the script; clear our NAT's mapping with a RST that dies on the way; let go of the port."""
@@ -307,18 +395,25 @@ class Pair:
                     self.reach_at = self.now
             case SocketFailed():
                 seen.errno = event.errno
-                if not self.given:
+                self.refused = True
+                if not self.given and not self.patient:
                     self.fail(
                         "reset-by-peer-side" if event.errno in _RESET else "socket-lost", os.strerror(event.errno)
                     )
             case IcmpSeen():
-                seen.icmp = (event.type, event.code, event.sender)
+                if seen.icmp is None or event.type != _TIME_EXCEEDED:  # a primer's death hides no refusal
+                    seen.icmp = (event.type, event.code, event.sender)
+            case StraySeen():
+                if event.flags & SYN:
+                    seen.other_port = event.port
+            case PacketRefused():
+                seen.send_errno = event.errno
             case EffectFailed():
                 seen.failed_effect = event.effect
                 self.fail(event.code, event.cause)
             case Readable():
                 self.committed = True
-            case DeadlinePassed():
+            case DeadlinePassed() | Called():
                 pass
         return event
 
@@ -334,10 +429,13 @@ class Pair:
         if event.flags & RST:
             if seen.rst_ttl is None:
                 seen.rst_ttl = event.ttl
-        elif kind == SYN:
+            return event
+        seen.peer_ttl = max(seen.peer_ttl or 0, event.ttl)
+        if kind == SYN:
             seen.peer_syn, self.rcv_nxt = True, (event.seq + 1) & SEQ_MASK
         elif kind == SYN_ACK:
             seen.peer_syn_ack = True
+            seen.acknowledged |= event.ack == self.snd_nxt
             self.rcv_nxt = (event.seq + 1) & SEQ_MASK
         elif self.snd_nxt is not None and self.rcv_nxt is not None:
             signal = BY_WINDOW.get(event.window)
@@ -385,6 +483,11 @@ def signal(which: Signal) -> Wanted:
     return lambda event: isinstance(event, SignalSeen) and event.signal is which
 
 
+def _heard(event: ScriptEvent) -> bool:
+    """The initiator's punchd said anything at all."""
+    return isinstance(event, SignalSeen)
+
+
 def connected(event: ScriptEvent) -> bool:
     """The kernel calls the socket ESTABLISHED."""
     return isinstance(event, Connected)
@@ -396,3 +499,4 @@ def never(event: ScriptEvent) -> bool:
 
 
 _RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
+_TIME_EXCEEDED = 11  # RFC 792

@@ -28,9 +28,12 @@ class Ports:
         self._counters = [dice.randrange(len(connect)), dice.randrange(len(listen))]
         self._offsets = [dice.randrange(len(connect)), dice.randrange(len(connect))]
 
-    def draw(self, *, listens: bool) -> tuple[int, int]:
-        """The next (own, peer's) ports; a listener's own port comes from the listeners' range."""
-        own, kind = (self._listen, 1) if listens else (self._connect, 0)
+    def draw(self, *, own_listens: bool = False, peer_listens: bool = False) -> tuple[int, int]:
+        """The next (own, peer's) ports; the port of the one who listens comes from the listeners' range."""
+        if peer_listens:
+            listener, other = self.draw(own_listens=True)
+            return other, listener
+        own, kind = (self._listen, 1) if own_listens else (self._connect, 0)
         turn, place = divmod(self._counters[kind], len(own))
         self._counters[kind] += 1
         peer = (self._offsets[kind] + turn + place * 7919) % len(self._connect)

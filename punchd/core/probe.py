@@ -7,7 +7,8 @@ All questions are STUN Binding requests (RFC 8489) from few local ports, the pro
 
     slot 0   the port that will be punched from. Asks every server and, where a server names a second address or
              port (RFC 5780), those too: what they see settles the mapping, and its first answer is the endpoint.
-    slot 1   UDP only. Has talked to one server alone, so that CHANGE-REQUEST tells how the NAT filters.
+    slot 1   Has talked to one server alone, so that CHANGE-REQUEST tells how the NAT filters. Over TCP it is listening
+             then, and a server that plays (ours does) calls it, or says that it called in vain.
     slot 2.. as soon as one mapping has not kept its port: further mappings, in pairs back to back so that the step
              shows, the pairs apart in time so that foreign traffic shows too.
 
@@ -34,6 +35,7 @@ from punchd.words.probing import (
     Answer,
     Answered,
     Ask,
+    Called,
     Change,
     ClosePort,
     Dial,
@@ -41,6 +43,7 @@ from punchd.words.probing import (
     Found,
     HangUp,
     LineEnded,
+    Listen,
     Lost,
     Observation,
     Observed,
@@ -95,6 +98,8 @@ _CHANGES = {
     Purpose.OTHER_PORT: Change(address=False, port=True),
 }
 _HOME, _FILTER, _FIRST_SAMPLE = 0, 1, 2
+_CALL_FAILED = 447  # RFC 6062, section 6.2: Connection Timeout or Failure
+_SILENCES = {"udp": "no answer", "tcp": "called in vain"}  # over TCP a server that can't call may be silent, too
 
 
 class Question:
@@ -138,11 +143,11 @@ class Probe:
     ) -> None:
         """`epoch_ms` is what to add to `now`, in milliseconds, to get milliseconds since 1970."""
         self.transport, self.local, self.state = transport, local, State.PROBING
+        self.servers, self.expires = servers, now + timeout_s
         self.finding: Finding | None = None
         self._dice, self._keep, self._keep_s = dice, keep, keep_s
         self._epoch_ms, self._allow_private = epoch_ms, allow_private
-        self._now, self._expires = now, now + timeout_s
-        self._servers = servers
+        self._now = now
         self._questions: list[Question] = []
         self._ports: dict[int, int] = {}
         self._opening: set[int] = set()
@@ -150,6 +155,7 @@ class Probe:
         self._observations: list[Observation] = []
         self._order: dict[Observation, tuple[float, int]] = {}
         self._explored = 0
+        self._second: Endpoint | None = None
         self._sampling = False
         self._keepers: dict[Endpoint, Endpoint] = {}
         """Who may be asked to keep the mapping, the present one first, and what each saw last."""
@@ -166,12 +172,12 @@ class Probe:
         """When `step` wants a DeadlinePassed; None once done."""
         if self.done:
             return None
-        last = self._expires if self.state is State.PROBING else self._keep_at
+        last = self.expires if self.state is State.PROBING else self._keep_at
         return min([last, *(question.due for question in self._questions if question.open)])
 
     def begin(self) -> list[ProbeEffect]:
         """The first effects."""
-        for at, server in enumerate(self._servers):
+        for at, server in enumerate(self.servers):
             self._plan(Purpose.MAPPING, _HOME, server, after_s=at * PACE_S)
         self._advance()
         return self._take()
@@ -200,6 +206,8 @@ class Probe:
                 self._on_line_ended(event)
             case Answered():
                 self._on_answered(event)
+            case Called():
+                self._on_called(event)
             case DeadlinePassed():
                 pass  # _advance looks at the time, whatever the event
             case Cancelled():
@@ -228,6 +236,9 @@ class Probe:
         why = _misfit(question, event.source, answer)
         if why is not None:
             self._give_up(question, why)
+            if self.transport == "tcp" and why != _SILENCES["tcp"]:  # it may drop what came along with this one
+                for other in self._of_line(question.slot, question.server):
+                    self._give_up(other, why)
             return
         question.answered = True
         if question.purpose is Purpose.KEEP:
@@ -242,6 +253,14 @@ class Probe:
             self._explore(question.server, answer.other)
         if observation.public.port != observation.local.port and not self._sampling:
             self._sample(question.server)
+
+    def _on_called(self, event: Called) -> None:
+        """Only the server's own ends count: anybody may call an open port."""
+        for question in self._of_slot(event.slot):
+            change, second = _CHANGES.get(question.purpose), self._second
+            if change is not None and second is not None and event.source.port != question.server.port:
+                wanted = second.address if change.address else question.server.address
+                question.answered = question.answered or event.source.address == wanted
 
     def _observe(self, question: Question, answer: Answer) -> Observation:
         assert answer.mapped is not None
@@ -260,7 +279,7 @@ class Probe:
 
     def _explore(self, server: Endpoint, other: Endpoint | None) -> None:
         """Ask the server's other ends too, unless it sends us where nobody may be sent."""
-        if other is None or other == server or server not in self._servers or self._explored >= EXPLORED_MAX:
+        if other is None or other == server or server not in self.servers or self._explored >= EXPLORED_MAX:
             return
         if not other.port or why_no_target(other.address, allow_private=self._allow_private) is not None:
             return
@@ -274,11 +293,14 @@ class Probe:
         for at, end in enumerate(dict.fromkeys(ends)):
             if end not in known:
                 self._plan(Purpose.MAPPING, _HOME, end, after_s=at * PACE_S)
-        if self.transport == "udp" and self._explored == 1:
+        if self._explored == 1:
             self._plan(Purpose.ACQUAINT, _FILTER, server)
 
     def _test_filter(self, question: Question, answer: Answer) -> None:
         """Ask for answers from elsewhere. The server's distance is known, so their silence need not take long."""
+        self._second = answer.other
+        if self.transport == "tcp":
+            self._effects.append(Listen(question.slot))
         rtt_s = self._now - question.asked_at if question.sends == 1 else RTO_S
         rto_s = min(RTO_S, max(RTO_NEAR_S, 3 * rtt_s))
         self._plan(Purpose.OTHER_PORT, _FILTER, question.server, rto_s=rto_s)
@@ -310,7 +332,7 @@ class Probe:
             if question.open and question.due <= self._now:
                 self._send(question)
         settled = not any(question.open for question in self._questions)
-        if self.state is State.PROBING and (settled or self._expires <= self._now):
+        if self.state is State.PROBING and (settled or self.expires <= self._now):
             self._conclude()
 
     def _send(self, question: Question) -> None:
@@ -350,11 +372,11 @@ class Probe:
     def _patience(self) -> float:
         """Until when a TCP server is waited for."""
         heard = bool(self._observations) or self.state is State.KEEPING
-        return self._now + LINE_PATIENCE_S if heard else max(self._expires, self._now + RTO_S)
+        return self._now + LINE_PATIENCE_S if heard else max(self.expires, self._now + RTO_S)
 
     def _give_up(self, question: Question, cause: str) -> None:
         question.cause = cause
-        if question.dialled:
+        if question.dialled and not self._of_line(question.slot, question.server):
             self._lines.discard((question.slot, question.server))
             self._effects.append(HangUp(question.slot, question.server))
         if question.purpose is Purpose.KEEP:
@@ -405,8 +427,8 @@ class Probe:
             return Dependence.UNKNOWN
         alive = {seen.server for seen in home} - {other_port.server}
         return classify.filtering(
-            other_address=_verdict(asked.get(Purpose.OTHER_ADDRESS)),
-            other_port=_verdict(other_port),
+            other_address=_verdict(asked.get(Purpose.OTHER_ADDRESS), _SILENCES[self.transport]),
+            other_port=_verdict(other_port, _SILENCES[self.transport]),
             address_lives=any(end.address != other_port.server.address for end in alive),
             port_lives=any(end.address == other_port.server.address for end in alive),
         )
@@ -446,6 +468,8 @@ class Probe:
 
 def _misfit(question: Question, source: Endpoint, answer: Answer) -> str | None:
     """Why this response does not answer the question; None if it does."""
+    if answer.error == _CALL_FAILED:
+        return _SILENCES["tcp"]
     if answer.error is not None:
         return f"error {answer.error}"
     if answer.mapped is None or not answer.mapped.port:
@@ -457,10 +481,10 @@ def _misfit(question: Question, source: Endpoint, answer: Answer) -> str | None:
     return None if moved == (change.address, change.port) else "change-request ignored"
 
 
-def _verdict(question: Question | None) -> bool | None:
+def _verdict(question: Question | None, silence: str) -> bool | None:
     """Whether the changed answer came; None: not asked, or asked of a server that does not play."""
     if question is None:
         return None
     if question.answered:
         return True
-    return False if question.cause is not None and question.cause.startswith("no answer") else None
+    return False if question.cause is not None and question.cause.startswith(silence) else None

@@ -10,17 +10,21 @@ from collections import OrderedDict
 from ipaddress import IPv4Address
 
 from punchd.core import plan
-from punchd.core.attempt import Initiating, Responding
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Dice, Ports
 from punchd.core.probe import Probe
+from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
-from punchd.daemon.config import Config
+from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
+from punchd.daemon.networks import Networks
 from punchd.edge import sockets
+from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
 from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.errors import Code, HostError, PeerError, RequestError
+from punchd.words.nat import Descriptor
 from punchd.words.notification import NONCE_LEN, Notification
 from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Respond
 
@@ -37,6 +41,7 @@ class Admission:
         self._config, self._host = config, host
         self._dice = dice
         self.ports = Ports(dice)
+        self.networks = Networks(life_s=config.network_memory_s)
         self._open: dict[tuple[int, str], int] = {}
         self._limits = {ATTEMPTS: config.attempts_per_uid, ENDPOINTS: config.endpoints_per_uid}
         self._nonces: OrderedDict[bytes, float] = OrderedDict()
@@ -67,11 +72,11 @@ class Admission:
         techniques = self._techniques(request)
         local = self._route(remote)
         return Initiating(
-            terms=self._terms(initiating=True, nonce=os.urandom(NONCE_LEN)),
+            terms=self._terms(local, initiating=True, nonce=os.urandom(NONCE_LEN)),
             local=local,
             public=self._public(request, local),
             remote=remote,
-            techniques=techniques,
+            rows=plan.rows(techniques, listed=bool(request.techniques)),
             ports=self.ports,
             timeout_s=request.timeout_ms / 1000,
             now=time.monotonic(),
@@ -92,11 +97,13 @@ class Admission:
                 f"the peer offers {', '.join(sorted(offered))}, none of which can run on this host",
                 cause={"missing": lacking},
             )
+        local = self._route(notification.initiator)
         attempt = Responding(
-            terms=self._terms(initiating=False, nonce=notification.nonce),
-            local=self._route(notification.initiator),
+            terms=self._terms(local, initiating=False, nonce=notification.nonce),
+            local=local,
             notification=notification,
             runnable=runnable,
+            ports=self.ports,
             timeout_s=request.timeout_ms / 1000,
             now=time.monotonic(),
         )
@@ -132,9 +139,20 @@ class Admission:
             for transport in request.transports
         ]
 
-    def _terms(self, *, initiating: bool, nonce: bytes) -> Terms:
+    def sounding(self, request: FindEndpoint) -> Descriptor | None:
+        """The peer to which the way is to be sounded. RequestError says why not."""
+        if request.peer is None:
+            return None
+        peer = decode_descriptor(request.peer)
+        for face in (peer.tcp, peer.udp):
+            if face is not None:
+                self._check_target(face.public.address, "peer")
+        return peer
+
+    def _terms(self, local: str, *, initiating: bool, nonce: bytes) -> Terms:
         blind = not {"ring", "raw", "queue"} <= self._host.able
-        return Terms(initiating, nonce, self._config.hole_ttl, blind)
+        hole_ttl = self._config.hole_ttl or self.networks.ttl(local) or HOLE_TTL
+        return Terms(initiating, nonce, hole_ttl, blind)
 
     def _techniques(self, request: Initiate) -> list[str]:
         for name in request.techniques:

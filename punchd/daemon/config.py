@@ -8,25 +8,29 @@ from dataclasses import dataclass
 from punchd.words.addresses import PUNCH_PORTS, Endpoint, PortRange
 
 DEFAULT_SOCKET = "/tmp/punchd.socket"
+HOLE_TTL = 2  # past one NAT: what most hosts have
+HOLE_TTL_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """One daemon's settings.
 
-    hole_ttl          hops after which a primer dies: past our own NAT, short of the peer's
+    hole_ttl          hops after which a primer dies: past our own NATs, short of the peer's; None: as `endpoint` found
+                      them in this network, else HOLE_TTL
     public            this host's public address, where neither the caller nor the route tells it
     allow_private     whether private addresses may be targets (RFC 1918, RFC 6598)
     attempts_per_uid  open attempts that one user may have
     stun              STUN servers for `endpoint` requests that name none
     keepalive_s       how often a kept endpoint's mapping is refreshed
     endpoints_per_uid open `endpoint` requests that one user may have
+    network_memory_s  how long the TTL that was found in a network is believed; 0: never
     journal           folder for one journal per attempt; None writes none
     """
 
     socket: str = DEFAULT_SOCKET
     group: str | None = None
-    hole_ttl: int = 2
+    hole_ttl: int | None = None
     ports: PortRange = PUNCH_PORTS
     public: str | None = None
     allow_private: bool = False
@@ -34,4 +38,5 @@ class Config:
     stun: tuple[Endpoint, ...] = ()
     keepalive_s: float = 15.0
     endpoints_per_uid: int = 32
+    network_memory_s: float = 3600.0
     journal: str | None = None

@@ -12,7 +12,7 @@ import asyncio
 import errno
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,14 +26,15 @@ from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.errors import Code
-from punchd.words.notification import Notification
+from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.probing import KeptPort
 
 log: Any = structlog.get_logger()
 
 FULL_TTL = 64
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
-PAIRS_MAX = FLOWS * 3 // 4  # beyond that the flow table's chains grow long
+PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 # The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
 _LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
@@ -47,6 +48,7 @@ class Caller(Protocol):
     def name(self) -> str: ...
 
     def notification(self, notification: Notification) -> None: ...
+    def call_back(self, message: SecondMessage) -> None: ...
     def progress(self, progress: Progress) -> None: ...
     def early(self, fd: int, technique: str, local: str, remote: str) -> None: ...
     def punched(self, outcome: Punched, fd: int | None) -> None: ...
@@ -78,9 +80,14 @@ class Driver:
     """Performs effects for all attempts of the daemon on the host's shared descriptors."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, host: Host, *, clock: Callable[[], float] = time.monotonic
+        self,
+        loop: asyncio.AbstractEventLoop,
+        host: Host,
+        *,
+        kept: Collection[KeptPort] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loop, self._host, self._clock = loop, host, clock
+        self._loop, self._host, self._kept, self._clock = loop, host, kept, clock
         self._clockwork = Clockwork(loop, clock)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples: set[tuple[int, str, int, bool]] = set()
@@ -91,8 +98,8 @@ class Driver:
             do.OpenPair: self._open_pair, do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
             do.Materialise: self._materialise, do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl,
             do.Resend: self._resend, do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear,
-            do.ClosePair: self._close_pair, do.Notify: self._notify, do.Report: self._report,
-            do.HandOver: self._hand_over, do.Finish: self._finish,
+            do.ClosePair: self._close_pair, do.Notify: self._notify, do.CallBack: self._call_back,
+            do.Report: self._report, do.HandOver: self._hand_over, do.Finish: self._finish,
         }  # fmt: skip
         if host.ring is not None:
             loop.add_reader(host.ring.fileno(), self._drain_ring)
@@ -165,6 +172,7 @@ class Driver:
                 if pair is None or isinstance(effect, do.Clear):
                     continue
                 if isinstance(effect, do.Resend | do.Inject | do.Tell) and error.errno in _LOST:
+                    run.inbox.append(seen.PacketRefused(effect.pair, type(effect).__name__, error.errno))
                     continue
                 failed.add(pair)
                 run.inbox.append(_effect_failed(pair, effect, error))
@@ -209,6 +217,8 @@ class Driver:
             run, held = known
             if isinstance(record, native.SeenIcmp):
                 event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
+            elif record.other_port:
+                event = seen.StraySeen(held.pair, record.other_port, record.flags, record.ttl)
             else:
                 event = seen.SegmentSeen(
                     held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
@@ -232,6 +242,8 @@ class Driver:
             effect.remote_port, stream=stream,
         )  # fmt: skip
         self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
+        if stream:  # of several pairs on one port the last is told of strays: they are for the verdict alone
+            self._host.flows.put(*held.flow_local, **held.flow_any_port, token=held.token)
         self._next_token += 1
         self._tuples.add(key)
         self._ports[effect.local_port] = self._ports.get(effect.local_port, 0) + 1
@@ -240,7 +252,8 @@ class Driver:
 
     def _connect(self, run: Run, effect: do.Connect) -> None:
         held = run.held[effect.pair]
-        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port="repair" in self._host.able)
+        able = "repair" in self._host.able
+        held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, isn=effect.isn)
         self._loop.add_writer(held.sock, self._on_writable, run, held)
         held.watched = True
 
@@ -263,7 +276,8 @@ class Driver:
 
     def _open_datagram(self, run: Run, effect: do.OpenDatagram) -> None:
         held = run.held[effect.pair]
-        held.sock, held.tag = sockets.datagram(held.local, held.remote), effect.tag
+        shared = KeptPort("udp", *held.local) in self._kept
+        held.sock, held.tag = sockets.datagram(held.local, held.remote, shared=shared), effect.tag
         self._loop.add_reader(held.sock, self._on_datagram, run, held)
         held.watched = True
 
@@ -311,6 +325,9 @@ class Driver:
 
     def _notify(self, run: Run, effect: do.Notify) -> None:
         run.caller.notification(effect.notification)
+
+    def _call_back(self, run: Run, effect: do.CallBack) -> None:
+        run.caller.call_back(effect.message)
 
     def _report(self, run: Run, effect: do.Report) -> None:
         run.caller.progress(effect.progress)
@@ -435,6 +452,8 @@ class Driver:
 
     def _forget(self, held: Held) -> None:
         self._host.flows.drop(*held.flow_local, **held.flow_rest)
+        if self._host.flows.get(*held.flow_local, **held.flow_any_port) == held.token:
+            self._host.flows.drop(*held.flow_local, **held.flow_any_port)
         self._tuples.discard((held.local[1], *held.remote, held.stream))
 
     def _refuse_port(self, run: Run, effect: do.OpenPair, *, stream: bool) -> None:
@@ -445,7 +464,9 @@ class Driver:
         if stream and self._host.diag is not None:
             taken = self._host.diag.holds((run.attempt.local, effect.local_port), remote)
         else:
-            taken = effect.local_port not in self._ports and not sockets.is_free(effect.local_port, stream=stream)
+            port = KeptPort("tcp" if stream else "udp", run.attempt.local, effect.local_port)
+            ours = effect.local_port in self._ports or port in self._kept
+            taken = not ours and not sockets.is_free(effect.local_port, stream=stream)
         if taken:
             raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
 

@@ -2,7 +2,8 @@
 Decides nothing: what to ask is core/probe.py's, what the caller reads is the session's.
 
 A search has a side per transport: a probe, the ports it has taken, its TCP lines. Bytes become words here, between
-edge/stun.py and wire/stun.py. A side that has found nothing is over; the others go on.
+edge/stun.py and wire/stun.py. A side that has found nothing is over; the others go on. Beside them it sounds the way to
+the first server, for the TTL that clears the own NATs.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import structlog
 
 from punchd.core.ports import Ports
 from punchd.core.probe import Probe
+from punchd.core.ttl import LEAST, clearing, reaching
+from punchd.daemon.sounder import Sounder
 from punchd.edge import stun as edge
 from punchd.wire import stun as wire
 from punchd.words import probing as do
 from punchd.words.addresses import Endpoint
 from punchd.words.events import Cancelled, DeadlinePassed
+from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
-from punchd.words.probing import Finding, LineEnded, Observation
+from punchd.words.probing import Finding, KeptPort, LineEnded, Observation
 
 log: Any = structlog.get_logger()
 
@@ -42,7 +46,9 @@ class Seeker(Protocol):
     def name(self) -> str: ...
 
     def observed(self, observation: Observation) -> None: ...
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], *, kept: bool) -> None: ...
+    def found(
+        self, descriptor: Descriptor | None, findings: list[Finding], way: Way, reach: Reach | None, *, kept: bool
+    ) -> None: ...
     def lost(self, transport: str) -> None: ...
     def broke(self, error: Exception) -> None: ...
 
@@ -57,37 +63,75 @@ class Search:
         ports: Ports,
         seeker: Seeker,
         *,
+        kept: set[KeptPort],
+        peer: Descriptor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.seeker = seeker
+        """`kept`: where the ports are put down that punches may share. `peer`: whom the way is sounded to, too."""
+        self.seeker, self.kept = seeker, kept
         self._loop, self._telling, self._broken = loop, False, False
         self._sides = [_Side(self, loop, probe, ports, clock) for probe in probes]
+        first = self._sides[0].probe
+        self._sounder = Sounder(loop, first.local, first.servers[0], expires=first.expires, clock=clock, owner=self)
+        self._peer, self._far = peer, None
+        if peer is not None:
+            self._far = Sounder(
+                loop, first.local, _public(peer), expires=first.expires, clock=clock, owner=self, through=True
+            )
 
     def begin(self) -> None:
-        """Ask; the seeker hears everything else."""
+        """Ask; the seeker hears everything else. The hops first: no mapping of theirs comes between two samples."""
+        for sounder in self._sounders():
+            sounder.begin()
         for side in self._sides:
             side.begin()
 
     def stop(self) -> None:
         """Close all ports. The seeker hears nothing more."""
+        for sounder in self._sounders():
+            sounder.stop()
         for side in self._sides:
             side.feed(Cancelled(""))
 
     def found(self) -> None:
-        """A side has something new: tell it once its step is over, when it is known whether the probe is done."""
+        """Something is new: tell it once the present step is over, when it is known whether a probe is done."""
         if not self._telling:
             self._telling = True
-            self._loop.call_soon(self._tell)
+            self._loop.call_soon(self._guarded_tell)
+
+    def _guarded_tell(self) -> None:
+        self._telling = False
+        try:
+            self._tell()
+        except Exception as error:
+            self.broke(error)
 
     def _tell(self) -> None:
         """All sides must have had their say before the seeker hears the first word."""
-        self._telling = False
         findings = [side.probe.finding for side in self._sides]
         said = [finding for finding in findings if finding is not None]
-        if len(said) == len(findings):
-            kept = any(not side.probe.done for side in self._sides)
-            descriptor = describe(said, self._sides[0].probe.local, round(time.time() * 1000))
-            self.seeker.found(descriptor, said, kept=kept)
+        if len(said) < len(findings):
+            return
+        publics = {finding.face.public.address for finding in said if finding.face is not None}
+        if publics and not all(sounder.settled for sounder in self._sounders()):
+            return
+        for sounder in self._sounders():
+            sounder.stop()
+        kept = any(not side.probe.done for side in self._sides)
+        way = clearing(self._sounder.hops, publics)
+        descriptor = describe(said, self._sides[0].probe.local, round(time.time() * 1000), ttl=way.ttl)
+        self.seeker.found(descriptor, said, way, self._reach(), kept=kept)
+
+    def _reach(self) -> Reach | None:
+        """What was found of the peer: without a NAT, the hops that its own TTL clears lie before its address."""
+        if self._peer is None or self._far is None:
+            return None
+        public = _public(self._peer).address
+        own = (self._peer.ttl or LEAST) - 1 if self._peer.host == public else 0
+        return reaching(self._far.hops, public, own=own)
+
+    def _sounders(self) -> list[Sounder]:
+        return [self._sounder] if self._far is None else [self._sounder, self._far]
 
     def broke(self, error: Exception) -> None:
         """A bug of ours ends this search, and no other."""
@@ -98,7 +142,7 @@ class Search:
             self.seeker.broke(error)
 
 
-def describe(findings: Iterable[Finding], host: str, made_ms: int) -> Descriptor | None:
+def describe(findings: Iterable[Finding], host: str, made_ms: int, *, ttl: int | None = None) -> Descriptor | None:
     """The descriptor of what was found, without samples too old to predict by; None where no transport has a face.
 
     `made_ms` may lie before a sample, or far behind it: the clock of a host can be set.
@@ -111,7 +155,14 @@ def describe(findings: Iterable[Finding], host: str, made_ms: int) -> Descriptor
         for finding in findings
         if finding.face is not None
     }
-    return Descriptor(host, made_ms, faces.get("tcp"), faces.get("udp")) if faces else None
+    return Descriptor(host, made_ms, faces.get("tcp"), faces.get("udp"), ttl) if faces else None
+
+
+def _public(peer: Descriptor) -> Endpoint:
+    """Where a peer is seen. Its UDP port, if it has one: any other may be a service of its router."""
+    face = peer.udp or peer.tcp
+    assert face is not None
+    return face.public
 
 
 class _Side:
@@ -130,7 +181,8 @@ class _Side:
         self._heads: dict[edge.Line, bytearray] = {}
         self._table: dict[type[Any], Callable[[Any], None]] = {
             do.OpenPort: self._open_port, do.ClosePort: self._close_port, do.Dial: self._dial, do.HangUp: self._hang_up,
-            do.Ask: self._ask, do.Observed: self._observed, do.Found: self._found, do.Lost: self._lost,
+            do.Listen: self._listen, do.Ask: self._ask, do.Observed: self._observed, do.Found: self._found,
+            do.Lost: self._lost,
         }  # fmt: skip
 
     def begin(self) -> None:
@@ -175,7 +227,7 @@ class _Side:
     def _open_port(self, effect: do.OpenPort) -> None:
         cause = ""
         for _ in range(PORT_DRAWS):
-            number, _ = self._draw.draw(listens=False)
+            number, _ = self._draw.draw()
             try:
                 port = edge.open_port(self.probe.transport, (self.probe.local, number))
             except OSError as error:
@@ -184,6 +236,7 @@ class _Side:
                     break
             else:
                 self._ports[effect.slot] = port
+                self._search.kept.add(KeptPort(self.probe.transport, *port.local))
                 if isinstance(port, edge.Datagrams):
                     self._loop.add_reader(port, self._on_datagrams, effect.slot, port)
                 self._inbox.append(do.PortOpened(effect.slot, number))
@@ -196,6 +249,7 @@ class _Side:
                 self._drop_line(slot, server)
         port = self._ports.pop(effect.slot, None)
         if port is not None:
+            self._search.kept.discard(KeptPort(self.probe.transport, *port.local))
             self._loop.remove_reader(port)
             port.close()
 
@@ -210,6 +264,15 @@ class _Side:
 
     def _hang_up(self, effect: do.HangUp) -> None:
         self._drop_line(effect.slot, effect.server)
+
+    def _listen(self, effect: do.Listen) -> None:
+        port = self._ports[effect.slot]
+        assert isinstance(port, edge.Anchor)
+        try:
+            port.listen()
+        except OSError:
+            return  # nobody will be heard: the server says that it called in vain, or nothing
+        self._loop.add_reader(port, self._on_called, effect.slot, port)
 
     def _ask(self, effect: do.Ask) -> None:
         request = wire.encode_request(effect.transaction, effect.change)
@@ -241,6 +304,11 @@ class _Side:
             self._on_message(slot, *came)
             if port.closed:
                 return
+
+    def _on_called(self, slot: int, port: edge.Anchor) -> None:
+        source = port.called()
+        if source is not None:
+            self.feed(do.Called(slot, source))
 
     def _on_connected(self, slot: int, line: edge.Line) -> None:
         self._loop.remove_writer(line)

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 class _Rest(TypedDict):
     remote: str
-    remote_port: int
+    remote_port: int | None
     protocol: int
 
 
@@ -38,6 +38,11 @@ class Held:
     def flow_rest(self) -> _Rest:
         protocol = socket.IPPROTO_TCP if self.stream else socket.IPPROTO_UDP
         return _Rest(remote=self.remote[0], remote_port=self.remote[1], protocol=protocol)
+
+    @property
+    def flow_any_port(self) -> _Rest:
+        """For segments of the peer that come from another port than they should."""
+        return self.flow_rest | {"remote_port": None}
 
     @property
     def local_name(self) -> str:

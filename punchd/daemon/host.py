@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from punchd.daemon.config import HOLE_TTL_MAX
 from punchd.edge import native, sockets
 from punchd.edge.diag import SocketDiag
 from punchd.edge.nfqueue import IcmpQueue
 from punchd.edge.rules import Rules
 from punchd.words.addresses import PUNCH_PORTS, PortRange
 
-FLOWS = 1 << 17
+FLOWS = 1 << 18
 _FIND_ERRORS = (OSError, ValueError, MemoryError)
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class Host:
                 edge.close()
 
 
-def open_host(*, hole_ttl: int, ports: PortRange = PUNCH_PORTS) -> Host:
+def open_host(*, ports: PortRange = PUNCH_PORTS) -> Host:
     """Open what can be opened; never fails for want of privileges."""
     flows = native.Flows(FLOWS)
     host = Host(flows, ports)
@@ -73,7 +74,7 @@ def open_host(*, hole_ttl: int, ports: PortRange = PUNCH_PORTS) -> Host:
         return made
 
     host.diag = _open_diag()
-    host.ring = have("ring", lambda: native.Ring(ports.low, ports.high, hole_ttl=hole_ttl, flows=flows))
+    host.ring = have("ring", lambda: native.Ring(ports.low, ports.high, hole_ttl=HOLE_TTL_MAX, flows=flows))
     host.raw = have("raw", native.RawSender)
     have("repair", _try_repair)
     if "repair" not in able:

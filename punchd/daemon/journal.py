@@ -12,7 +12,9 @@ from typing import Any
 import structlog
 
 from punchd import __version__
-from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core.attempt import Attempt
+from punchd.core.initiating import Initiating
+from punchd.core.responding import Responding
 from punchd.wire.journal import Head, encode_head, encode_step
 from punchd.words.effects import Effect
 from punchd.words.events import Event
@@ -83,7 +85,7 @@ def head_of(attempt: Attempt) -> Head:
                 punchd=__version__, role="initiating", now=attempt.started, timeout_s=attempt.timeout_s,
                 nonce=attempt.terms.nonce, hole_ttl=attempt.terms.hole_ttl, blind=attempt.terms.blind,
                 local=attempt.local, remote=attempt.remote, public=attempt.public,
-                techniques=tuple(attempt.techniques), early=attempt.early, in_turn=attempt.in_turn,
+                rows=attempt.rows, early=attempt.early, in_turn=attempt.in_turn,
             )  # fmt: skip
         case Responding():
             return Head(

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import grp
 import os
+import resource
 import secrets
 import signal
 import time
@@ -19,6 +20,7 @@ from punchd import __version__
 from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.admission import Admission
+from punchd.daemon.blame import Blame
 from punchd.daemon.config import Config
 from punchd.daemon.driver import Driver, Run
 from punchd.daemon.host import Host, open_host
@@ -29,6 +31,7 @@ from punchd.edge.control import ControlServer
 from punchd.edge.sockpath import Listener, inherited, listen
 from punchd.wire import api, replies
 from punchd.words.errors import Code, RequestError
+from punchd.words.probing import KeptPort
 
 log: Any = structlog.get_logger()
 
@@ -43,7 +46,11 @@ class Service:
         self.loop, self.config, self.host = loop, config, host
         self.started = time.monotonic()
         self.admission = Admission(config, host, secrets.SystemRandom())
-        self.driver = Driver(loop, host)
+        self.kept: set[KeptPort] = set()
+        self.driver = Driver(loop, host, kept=self.kept)
+        self.blame = Blame(loop)
+        self.pong = _pong(host)
+        """What can work here, for `ping`: the same as long as the daemon runs."""
         self._journals = Journals(config.journal)
         self._admitted = _admitted_users(config)
         self._sessions: dict[int, Session] = {}
@@ -108,18 +115,6 @@ class Service:
             "ring_drops": 0 if self.host.ring is None else self.host.ring.drops(),
         }
 
-    def ping(self) -> dict[str, Any]:
-        """What can work here, for `ping`."""
-        able = self.host.able
-        return {
-            "protocol": replies.PROTOCOL,
-            "version": __version__,
-            "techniques": [name for name, technique in TECHNIQUES.items() if technique.needs <= able],
-            "missing": [
-                {"capability": lack.capability, "reason": lack.reason, "grant": lack.grant} for lack in self.host.lacks
-            ],
-        }
-
     async def stop(self) -> None:
         """End all attempts, deliver the last lines, close the door."""
         self._server.stop_accepting()
@@ -172,6 +167,16 @@ STATUS_ATTEMPTS_MAX = 200
 GC_YOUNG = 20_000  # objects; an attempt leaves few cycles, and the default of 700 would collect several times a punch
 
 
+def _pong(host: Host) -> bytes:
+    return replies.ready(
+        protocol=replies.PROTOCOL,
+        version=__version__,
+        techniques=[name for name, technique in TECHNIQUES.items() if technique.needs <= host.able],
+        descriptors_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        missing=[{"capability": lack.capability, "reason": lack.reason, "grant": lack.grant} for lack in host.lacks],
+    )
+
+
 def _admitted_users(config: Config) -> tuple[set[int], set[int]]:
     """Root, the daemon's own user and, under sudo, whoever called it; and the members of --group."""
     users = {0, os.geteuid()}
@@ -185,7 +190,7 @@ def _admitted_users(config: Config) -> tuple[set[int], set[int]]:
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises HostError when the socket's path can't be had."""
     listener = inherited(os.environ, os.getpid()) or _listen(config)
-    host = open_host(hole_ttl=config.hole_ttl, ports=config.ports)
+    host = open_host(ports=config.ports)
     for lack in host.lacks:
         log.warning("capability missing", capability=lack.capability, reason=lack.reason, grant=lack.grant)
     try:

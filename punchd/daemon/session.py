@@ -16,11 +16,12 @@ from punchd.daemon.endpoint import Search
 from punchd.edge.connection import Connection
 from punchd.wire import replies
 from punchd.wire.descriptor import encode_descriptor
-from punchd.wire.peer import encode_notification
+from punchd.wire.peer import decode_second, encode_notification, encode_second
 from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
-from punchd.words.events import Cancelled
+from punchd.words.events import CallHeard, Cancelled
+from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
-from punchd.words.notification import Notification
+from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 from punchd.words.probing import Finding, Observation
 from punchd.words.requests import Cancel, FindEndpoint, Initiate, Notify, Ping, Request, Respond, Status
@@ -113,19 +114,18 @@ class Session:
         service.admission.enter(uid, ENDPOINTS)
         try:
             probes = service.admission.probing(request)
+            peer = service.admission.sounding(request)
         except PunchdError:
             service.admission.leave(uid, ENDPOINTS)
             raise
         call = EndpointCall(self, request.id, uid)
         self._open[request.id] = call
-        call.begin(Search(service.loop, probes, service.admission.ports, call))
+        call.begin(Search(service.loop, probes, service.admission.ports, call, kept=service.kept, peer=peer))
 
     def _notify(self, request: Notify) -> None:
-        self._attempt(request.attempt)
-        raise RequestError(
-            Code.BAD_VALUE, "notification: no technique of this attempt waits for a second message",
-            advice="carry only notifications that punchd gave out",
-        )  # fmt: skip
+        attempt = self._attempt(request.attempt)
+        attempt.hear(decode_second(request.notification, attempt.secret))
+        self._answer(request.id)
 
     def _cancel(self, request: Cancel) -> None:
         call = self._open.get(request.attempt)
@@ -140,7 +140,7 @@ class Session:
         self._answer(request.id, **self._service.status())
 
     def _ping(self, request: Ping) -> None:
-        self._answer(request.id, **self._service.ping())
+        self.connection.send(replies.ok_ready(request.id, self._service.pong))
 
     def _attempt(self, id_: str) -> Call:
         call = self._open.get(id_)
@@ -159,16 +159,27 @@ class Session:
 class Call:
     """One open attempt as its caller hears of it; the driver's `Caller`."""
 
-    __slots__ = ("_told", "id", "log", "name", "run", "secret", "session", "uid")
+    __slots__ = ("_asking", "_told", "id", "log", "name", "run", "secret", "session", "uid")
 
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
         self.run: Run | None = None
         """None until the attempt has taken its first step."""
-        self._told = False
+        self._told = self._asking = False
         self.log = session.log
         self.name = f"{session.connection.number}/{id_}"
         """What the log and `status` call it: the connection's number and the caller's id."""
+
+    def hear(self, message: SecondMessage) -> None:
+        """The peer's second message. PeerError: it is not of this attempt."""
+        if self.run is None or self.run.attempt.terms.nonce != message.nonce:
+            raise PeerError(
+                Code.NOTIFICATION_BROKEN, f"the second message is not of attempt {self.id!r}",
+                advice="hand each second message to the attempt whose notification the peer responded to",
+            )  # fmt: skip
+        if not self.run.attempt.terms.initiating:
+            raise RequestError(Code.BAD_VALUE, f"attempt: {self.id!r} responds; second messages are for initiators")
+        self.session._service.driver.feed(self.run, CallHeard(message))
 
     def cancel(self, code: Code) -> bool:
         """End it; its final line says `code`. False: it has not begun."""
@@ -179,6 +190,10 @@ class Call:
 
     def notification(self, notification: Notification) -> None:
         text = encode_notification(notification, self.secret)
+        self.session.connection.send(replies.progress(self.id, "notify", notification=text))
+
+    def call_back(self, message: SecondMessage) -> None:
+        text = encode_second(message, self.secret)
         self.session.connection.send(replies.progress(self.id, "notify", notification=text))
 
     def progress(self, progress: Progress) -> None:
@@ -206,6 +221,15 @@ class Call:
         self._final()
 
     def failed(self, outcome: Failed) -> None:
+        blame = self.session._service.blame
+        if self.run is not None and blame.concerns(outcome):
+            self._asking = True
+            blame.find(self.run.attempt, outcome, self._say_failed)
+        else:
+            self._say_failed(outcome)
+
+    def _say_failed(self, outcome: Failed) -> None:
+        self._asking = False
         self.log.info("failed", attempt=self.name, code=outcome.code, cause=outcome.cause)
         advice = outcome.advice or _ADVICE.get(outcome.code, "")
         failed = Failed(outcome.code, outcome.message, advice, outcome.cause)
@@ -217,7 +241,7 @@ class Call:
         self.session._service.ended(self)
 
     def _final(self) -> None:
-        if not self._told:
+        if not self._told and not self._asking:
             self._told = True
             self.session.ended(self.id)
 
@@ -255,15 +279,19 @@ class EndpointCall:
         self.log.info("mapping lost", transport=transport)
         self.session.connection.send(replies.lost(self.id, transport), droppable=True)
 
-    def found(self, descriptor: Descriptor | None, findings: list[Finding], *, kept: bool) -> None:
+    def found(
+        self, descriptor: Descriptor | None, findings: list[Finding], way: Way, reach: Reach | None, *, kept: bool
+    ) -> None:
         if descriptor is None:
             servers = len(findings[0].silences)
             message = f"no STUN server answered; {servers} {'was' if servers == 1 else 'were'} asked"
-            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.report(findings))))
+            self._final(replies.error(self.id, PeerError(Code.NO_ANSWER, message, cause=replies.verdicts(findings))))
             return
         publics = {finding.transport: str(finding.face.public) for finding in findings if finding.face is not None}
-        self.log.info("endpoint found", kept=kept, **publics)
-        line = replies.found(self.id, encode_descriptor(descriptor), descriptor.host, findings, kept=kept)
+        self.log.info("endpoint found", kept=kept, ttl=descriptor.ttl, **publics)
+        self.session._service.admission.networks.learn(descriptor.host, descriptor.ttl)
+        report = replies.report(findings, host=descriptor.host, way=way, reach=reach)
+        line = replies.found(self.id, encode_descriptor(descriptor), report, kept=kept)
         if kept:
             self.session.connection.send(line)
         else:

@@ -29,12 +29,14 @@ from dataclasses import dataclass
 LINE_MAX_LEN = 65_536
 """Bytes of one line, its newline included."""
 UNREAD_MAX_LEN = 262_144
-LINES_PER_WAKE = 64
+LINES_PER_WAKE = 8
+"""So few that a caller with one request at a time waits for a flooding one no longer than for two of its own."""
 STUCK_S = 10.0
 RETRY_S = 0.01
 """Until the next try while too many descriptors are in flight on this host."""
 
 _JOIN_MAX_LEN = 65_536
+_READ_LEN = 16_384  # more is rarely there, and each read makes room for all of it
 _JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
@@ -99,7 +101,10 @@ class Connection:
         self._socket = sock
         self._callbacks = callbacks
         self._forget = forget
-        self._input = bytearray()
+        self._lines: deque[bytes] = deque()
+        """Complete ones that wait for their turn; no more is read while there are any."""
+        self._rest = bytearray()
+        """The beginning of a line."""
         self._skipping = False
         self._reading = False
         self._turn: asyncio.Handle | None = None
@@ -158,7 +163,8 @@ class Connection:
             if outgoing.fd >= 0:
                 os.close(outgoing.fd)
         self._output.clear()
-        self._input.clear()
+        self._lines.clear()
+        self._rest.clear()
         self.unread_len = 0
         self._forget(self._socket.fileno())
         self._socket.close()
@@ -183,7 +189,7 @@ class Connection:
         try:
             # No room for ancillary data: the kernel itself closes descriptors that come, and says so by
             # MSG_CTRUNC. None ever enters this process, not even for the moment that closing it would take.
-            chunk, _, flags, _ = self._socket.recvmsg(LINE_MAX_LEN)
+            chunk, _, flags, _ = self._socket.recvmsg(_READ_LEN)
         except BlockingIOError:
             return
         except OSError as error:
@@ -194,26 +200,31 @@ class Connection:
         if self.closed or self._finishing:
             return
         if chunk:
-            self._input += chunk
+            self._take(chunk)
             self._hand_on()
             return
         self._read_off()
-        self._input.clear()
+        self._rest.clear()
         self.half_closed = True
         self._callbacks.on_half_closed(self)
+
+    def _take(self, chunk: bytes) -> None:
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._rest:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._lines += lines
+        self._rest += rest
 
     def _hand_on(self) -> None:
         """Give the owner its lines; what is too much for one turn waits for the loop's next one."""
         self._turn = None
-        for _ in range(LINES_PER_WAKE):
-            end = self._input.find(b"\n")
-            if end < 0:
-                break
-            line = bytes(self._input[:end])
-            del self._input[: end + 1]
+        for _ in range(min(len(self._lines), LINES_PER_WAKE)):
+            line = self._lines.popleft()
             if self._skipping:
                 self._skipping = False
-            elif end < LINE_MAX_LEN:
+            elif len(line) < LINE_MAX_LEN:
                 self._callbacks.on_line(self, line)
             else:
                 self._callbacks.on_overlong(self)
@@ -225,16 +236,16 @@ class Connection:
 
     def _read_more(self) -> None:
         """Lines that are here already first, then the socket; a line that is too long is let go at once."""
-        if b"\n" in self._input:
+        if self._lines:
             self._read_off()
             if not self._stuffed:
                 self._turn = self._loop.call_soon(self._hand_on)
             return
-        if len(self._input) >= LINE_MAX_LEN and not self._skipping:
+        if len(self._rest) >= LINE_MAX_LEN and not self._skipping:
             self._skipping = True
             self._callbacks.on_overlong(self)
         if self._skipping:
-            self._input.clear()
+            self._rest.clear()
         self._read_on()
 
     # output

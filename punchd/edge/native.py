@@ -90,6 +90,8 @@ class Seen(NamedTuple):
     sack_permitted: bool
     timestamps: tuple[int, int] | None
     time_ns: int
+    other_port: int
+    """The remote port it came from where that is not the flow's; else 0."""
 
 
 class SeenIcmp(NamedTuple):
@@ -109,6 +111,27 @@ def build(segment: Segment) -> bytes:
     c = ffi.new("struct punchd_segment *")
     _fill_segment(c, segment)
     return bytes(ffi.buffer(out, _check(lib.punchd_segment_build(c, out, _SEGMENT_MAX), "segment_build")))
+
+
+class Shots:
+    """Ports and numbers of many segments that are alike otherwise: made once, sent as often as wished."""
+
+    __slots__ = ("c",)
+
+    def __init__(self, shots: Sequence[tuple[int, int, int, int]]) -> None:
+        """Each is (sequence number, acknowledged, source port, destination port)."""
+        self.c: Any = ffi.new("struct punchd_shot[]", shots)
+
+    def __len__(self) -> int:
+        return len(self.c)
+
+
+def spray(segment: Segment, shots: Shots, out: bytearray) -> int:
+    """Write the segments into `out` one behind the other; how many bytes each has. Ports and numbers of `segment`
+    itself are not looked at."""
+    c = ffi.new("struct punchd_segment *")
+    _fill_segment(c, segment)
+    return _check(lib.punchd_segment_spray(c, shots.c, len(shots), ffi.from_buffer(out), len(out)), "segment_spray")
 
 
 def parse(data: bytes | bytearray | memoryview) -> Segment:
@@ -143,17 +166,22 @@ class Flows:
         self.c: Any = ffi.gc(table, lib.punchd_flows_free)
         self._flow: Any = ffi.new("struct punchd_flow *")
 
-    def put(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int, token: int) -> None:
-        """Add a flow, or give it another token; ValueError when the table is full."""
+    def put(
+        self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int, token: int
+    ) -> None:
+        """Add a flow, or give it another token; ValueError when the table is full.
+
+        With remote_port None it is told of incoming segments that no whole flow knows.
+        """
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         _check(lib.punchd_flows_put(self.c, self._flow, token), "flows_put")
 
-    def drop(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> bool:
+    def drop(self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> bool:
         """Forget a flow; False if it was not there."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         return lib.punchd_flows_drop(self.c, self._flow) == lib.PUNCHD_OK
 
-    def get(self, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> int:
+    def get(self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> int:
         """The token, or 0."""
         _fill_flow(self._flow, local, local_port, remote=remote, remote_port=remote_port, protocol=protocol)
         return lib.punchd_flows_get(self.c, self._flow)
@@ -167,17 +195,28 @@ class Flows:
         return lib.punchd_flows_count(self.c)
 
 
-class Ring:
-    """The capture ring of the whole daemon. Readable while frames wait; drain() empties it."""
+RING_FRAMES = 16384
+"""4 MiB: with 4096 a flood of own SYNs at 300 000 a second lost some whenever the reader waited for a core."""
 
-    __slots__ = ("_c", "_flows", "_records", "_rounds")
+
+class Ring:
+    """The capture ring of the whole daemon. Readable while frames wait; drain() empties it.
+
+    `sifts`: foreign segments wake nobody, for the kernel looks at the flows itself. It takes CAP_BPF; without it
+    the drain passes them over.
+    """
+
+    __slots__ = ("_c", "_flows", "_records", "_rounds", "sifts")
     _BATCH = 256
 
-    def __init__(self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = 4096) -> None:
+    def __init__(
+        self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = RING_FRAMES, sift: bool = True
+    ) -> None:
         out = ffi.new("struct punchd_ring **")
         _check(lib.punchd_ring_open(port_lo, port_hi, hole_ttl, frames, out), "ring_open")
         self._c: Any = out[0]
         self._flows = flows
+        self.sifts = sift and lib.punchd_ring_sift(self._c, flows.c) == 0
         self._records: Any = ffi.new("struct punchd_record[]", self._BATCH)
         self._rounds = frames // self._BATCH + 1
 
@@ -243,6 +282,14 @@ class RawSender:
         if len(crafted) == len(segments):
             return self._send_crafted(crafted)
         return self._send_raw([build(item) if isinstance(item, Segment) else item for item in segments])
+
+    def spray(self, segment: Segment, shots: Shots) -> int:
+        """Send one segment with each of these ports and numbers; how many left, as for send()."""
+        if self._fd < 0:
+            raise ValueError("the sender is closed")
+        c = ffi.new("struct punchd_segment *")
+        _fill_segment(c, segment)
+        return _check(lib.punchd_send_spray(self._fd, c, shots.c, len(shots)), "send_spray")
 
     def send_bare(
         self, src: tuple[str, int], dst: tuple[str, int], *, flags: int, seq: int, ack: int, window: int, ttl: int
@@ -342,11 +389,12 @@ def detach_filter(fd: int) -> None:
     _check(lib.punchd_filter_detach(fd), "filter_detach")
 
 
-def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int, protocol: int) -> None:
+def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> None:
     ffi.memmove(c.local, _packed(local), 4)
     ffi.memmove(c.remote, _packed(remote), 4)
     c.local_port = local_port
-    c.remote_port = remote_port
+    c.remote_port = remote_port or 0
+    c.any_port = remote_port is None
     c.family = 4
     c.protocol = protocol
 
@@ -381,7 +429,7 @@ def _seen(record: Any) -> Seen | SeenIcmp:
         record.token, bool(record.outgoing), segment.flags, segment.seq, segment.ack, segment.window,
         segment.ttl, segment.payload_len, bytes(ffi.buffer(record.bytes, record.bytes_len)),
         options.mss or None, _scale(options), bool(options.sack_permitted), _timestamps(options),
-        record.time_ns,
+        record.time_ns, record.other_port,
     )  # fmt: skip
 
 

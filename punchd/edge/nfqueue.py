@@ -12,6 +12,9 @@ from netfilterqueue import NetfilterQueue, Packet
 
 _FIRST_QUEUE = 21000
 _TRIES = 64
+VERDICTS_PER_WAKE = 64
+"""Then others get their turn: under a flood the library itself would read for ever."""
+
 _LENGTH = 4096
 _RANGE = 60 + 8 + 60 + 8  # bytes copied to us: outer header, ICMP, quoted header, quoted ports
 
@@ -33,6 +36,7 @@ class IcmpQueue:
         self._queue = NetfilterQueue()
         self.number = self._bind()
         self.dropped = self.passed = 0
+        self._left = 0
         _fail_open(self._queue.get_fd(), self.number)
 
     def fileno(self) -> int:
@@ -40,8 +44,12 @@ class IcmpQueue:
         return int(self._queue.get_fd())
 
     def read(self) -> None:
-        """Give the verdicts that wait."""
-        self._queue.run(block=False)
+        """Give the verdicts that wait, at most VERDICTS_PER_WAKE; the descriptor stays readable if more do."""
+        self._left = VERDICTS_PER_WAKE
+        try:
+            self._queue.run(block=False)
+        except _EnoughError:
+            pass
 
     def close(self) -> None:
         """Unbind; packets on their way pass by the rule's bypass flag."""
@@ -65,6 +73,13 @@ class IcmpQueue:
         else:
             self.passed += 1
             packet.accept()
+        self._left -= 1
+        if not self._left:
+            raise _EnoughError  # the library's only way out of its loop; this packet has its verdict
+
+
+class _EnoughError(Exception):
+    """Leaves the library's loop; nobody else sees it."""
 
 
 def _net_admin() -> bool:

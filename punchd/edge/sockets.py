@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from functools import cache
 
 from punchd.edge import native
@@ -17,8 +18,12 @@ _TAG_ROOM = 64
 STRANGER = -1
 
 
-def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None, *, force_port: bool) -> socket.socket:
+def connecting(
+    local: tuple[str, int], remote: tuple[str, int], ttl: int | None, *, force_port: bool, isn: int | None = None
+) -> socket.socket:
     """A socket whose SYN has left when this returns.
+
+    `isn`: the SYN's sequence number (needs `force_port`: it is set in repair mode, as a queue's number).
 
     `force_port`: bind in repair mode (CAP_NET_ADMIN), which ignores other connections on the port: those handed over
     forbid its reuse, and so does their TIME-WAIT (inet_connection_sock.c, inet_csk_get_port).
@@ -35,6 +40,9 @@ def connecting(local: tuple[str, int], remote: tuple[str, int], ttl: int | None,
         if force_port:
             enter_repair(sock)
             sock.bind(local)
+            if isn is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ, isn.to_bytes(4, sys.byteorder))
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _REPAIR_OFF_SILENTLY)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,16 +101,30 @@ def _drop_filter(sock: socket.socket) -> None:
         pass  # there was none
 
 
-def datagram(local: tuple[str, int], remote: tuple[str, int]) -> socket.socket:
-    """A UDP socket connected to the peer. OSError: EADDRINUSE."""
+def datagram(local: tuple[str, int], remote: tuple[str, int], *, shared: bool = False) -> socket.socket:
+    """A UDP socket connected to the peer; `shared`: from a port that edge/stun.py keeps. OSError: EADDRINUSE.
+
+    Until it is connected, a shared port's datagrams may land in either socket: those are dropped here.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         sock.bind(local)
         sock.connect(remote)
+        while shared and _drops_one(sock):
+            pass
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _drops_one(sock: socket.socket) -> bool:
+    try:
+        sock.recv(_TAG_ROOM)
+    except OSError:
+        return False
+    return True
 
 
 def send_datagram(sock: socket.socket, data: bytes, ttl: int | None) -> None:
@@ -156,6 +178,7 @@ def restore(sock: socket.socket, tag: bytes | None = None) -> None:
     """
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, -1)
     if tag is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         native.attach_tag_filter(sock.fileno(), tag)
         while read_tagged(sock, tag) not in (None, STRANGER):
             pass  # signals that came before the filter did; the application's data stays
@@ -212,7 +235,7 @@ def enter_repair(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
 
 
-_TCP_REPAIR = 19
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ, _SEND_QUEUE = 19, 20, 21, 2  # linux/tcp.h
 _REPAIR_OFF_SILENTLY = -1  # TCP_REPAIR_OFF_NO_WP
 
 

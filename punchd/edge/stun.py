@@ -15,6 +15,7 @@ import socket
 from punchd.words.addresses import Endpoint
 
 _DATAGRAM_MAX_LEN = 1500
+_CALLS_MAX = 8
 _KIND = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _SHARE = {"tcp": socket.SO_REUSEADDR, "udp": socket.SO_REUSEPORT}
 
@@ -50,7 +51,7 @@ class Datagrams:
 
 
 class Anchor:
-    """A TCP port that is held while connections from it come and go; it neither connects nor listens."""
+    """A TCP port that is held while connections from it come and go; it does not connect, and listens when told."""
 
     def __init__(self, local: tuple[str, int]) -> None:
         self.local = local
@@ -58,6 +59,19 @@ class Anchor:
 
     def fileno(self) -> int:
         return self.sock.fileno()
+
+    def listen(self) -> None:
+        """From now on others may call; no further connection can be made from the port. OSError: EADDRINUSE."""
+        self.sock.listen(_CALLS_MAX)
+
+    def called(self) -> Endpoint | None:
+        """Who has connected, and is turned away again; None when nobody has."""
+        try:
+            sock, source = self.sock.accept()
+        except OSError:
+            return None
+        sock.close()
+        return Endpoint(*source)
 
     def close(self) -> None:
         self.sock.close()

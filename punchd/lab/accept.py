@@ -105,6 +105,8 @@ def _success(*, hosts_conntrack: bool) -> Iterator[Want]:
     yield from _row(kind, kind, must=every, may="tcp-direct")
     yield from _row("linux-synfilter", kind, must="tcp-syni tcp-midstream udp auto", may="tcp-nutss tcp-simopen")
     yield from _row("linux-liberal", "linux", must="tcp-nutss tcp-simopen tcp-midstream udp auto", may="tcp-syni")
+    yield from _row("linux", "open", must="tcp-direct", may="")
+    yield from _row("open", "linux", must="tcp-direct", may="")
     for a in ("open", "firewall"):
         for b in _TO_SERVERS:
             yield from _row(a, b, must="auto udp", may="")
@@ -127,7 +129,9 @@ def _linux(*, hosts_conntrack: bool) -> Iterator[Want]:
         code_a="nothing-heard",
         code_b="answer-unacknowledged",
     )
-    nutss = replace(syni, technique="tcp-nutss", code_a="answer-unacknowledged", code_b="nothing-heard")
+    # the listener's SYN-ACK is INVALID to whoever tracks first: the host itself, or NAT A
+    code_a = "blocked-incoming" if hosts_conntrack else "answer-unacknowledged"
+    nutss = replace(syni, technique="tcp-nutss", code_a=code_a, code_b="nothing-heard")
     for want in (*row, falling, syni, nutss):
         yield replace(want, hosts_conntrack=hosts_conntrack)
 

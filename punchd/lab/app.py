@@ -63,6 +63,14 @@ class Lines:
             self.queue(line["id"] if "id" in line else line.get("run")).put_nowait(line)
 
 
+class Unprepared(Exception):
+    """A run that ended before its attempt could begin."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Application:
     """One side of every run."""
 
@@ -72,23 +80,36 @@ class Application:
 
     async def meet(self) -> None:
         """Sit down at the side channel and wait for the other."""
-        await self._side.write({"join": self._options.role})
+        greeting = {"join": self._options.role}
+        if self._options.endpoint == "join":
+            greeting["descriptor"] = (await self._keep_endpoint("e"))["descriptor"]
+        await self._side.write(greeting)
         seat = await self._side.queue(None).get()
-        self._own, self._peer = seat["you"], seat["peer"]
+        self._own, self._peer = greeting.get("descriptor", seat["you"]), seat.get("descriptor", seat["peer"])
 
     async def run(self, number: int) -> dict[str, Any]:
         """One attempt from first line to last byte; what came of it."""
+        try:
+            return await self._run(number)
+        finally:
+            if self._options.endpoint == "run":
+                id_ = f"{self._options.role}{number}"
+                await self._daemon.write({"id": f"{id_}.x", "call": "cancel", "attempt": f"{id_}.e"})
+
+    async def _run(self, number: int) -> dict[str, Any]:
         result: dict[str, Any] = {"run": number, "ok": False, "failed": []}
-        attempt = self._initiate(number) if self._options.role == "a" else await self._respond(number)
-        if attempt.get("notification") == "":
-            return result | {"code": "no-notification"}
+        try:
+            attempt = await (self._initiate(number) if self._options.role == "a" else self._respond(number))
+        except Unprepared as error:
+            return result | {"code": error.code, "message": str(error)}
         result["t0_ns"] = time.monotonic_ns()
         await self._daemon.write(attempt)
-        relay = asyncio.create_task(self._relay(number, attempt["id"]), name=f"relay {number}")
+        id_ = attempt["id"]
+        relay = asyncio.create_task(self._relay(number, id_), name=f"relay {number}")
         sock = None
         try:
             async with asyncio.timeout(self._options.timeout_ms / 1000 + _GRACE_S):
-                sock = await self._follow(number, attempt["id"], result)
+                sock = await self._follow(number, id_, result)
             if sock is not None:
                 await exchange(sock, patience_s=self._options.patience_s)
                 result["ok"] = True
@@ -102,27 +123,60 @@ class Application:
                 sock.close()
         return result
 
-    def _initiate(self, number: int) -> dict[str, Any]:
+    async def _initiate(self, number: int) -> dict[str, Any]:
         options = self._options
+        own, peer = self._own, self._peer
+        if options.endpoint == "run":
+            own = await self._own_endpoint(number)
+            peer = (await self._side.queue(number).get())["descriptor"]
+            if not peer:
+                raise Unprepared("no-descriptor", "the peer has found no endpoint")
         request = {
             "id": f"a{number}",
             "call": "initiate",
-            "peer": self._peer,
-            "self": self._own,
+            "peer": peer,
+            "self": own,
             "transport": options.transport,
             "techniques": "auto" if options.techniques == "auto" else options.techniques.split(","),
             "timeout_ms": options.timeout_ms,
         }
-        return request | {"early": True} if options.early else request
+        more = {"early": True} if options.early else {}
+        return request | more | ({} if options.side_delay_ms is None else {"side_delay_ms": options.side_delay_ms})
 
     async def _respond(self, number: int) -> dict[str, Any]:
+        if self._options.endpoint == "run":
+            await self._own_endpoint(number)
         first = await self._side.queue(number).get()
+        if not first["text"]:
+            raise Unprepared("no-notification", "the peer had none to give")
         return {
             "id": f"b{number}",
             "call": "respond",
             "notification": first["text"],
             "timeout_ms": self._options.timeout_ms,
         }
+
+    async def _own_endpoint(self, number: int) -> str:
+        """A fresh one for this run: runs that are open together can't share a port, and samples grow old."""
+        role = self._options.role
+        descriptor = ""
+        try:
+            descriptor = str((await self._keep_endpoint(f"{role}{number}.e"))["descriptor"])
+        finally:
+            # the peer waits for this line, whatever came of it
+            if role == "b":
+                await self._side.write({"run": number, "descriptor": descriptor})
+            elif not descriptor:
+                await self._side.write({"run": number, "text": ""})
+        return descriptor
+
+    async def _keep_endpoint(self, id_: str) -> dict[str, Any]:
+        request = {"id": id_, "call": "endpoint", "keep": True, "servers": [self._options.stun]}
+        await self._daemon.write(request | {"transport": self._options.transport})
+        while (reply := await self._daemon.queue(id_).get())["status"] == "progress":
+            if reply["stage"] == "found":
+                return reply
+        raise Unprepared(reply["code"], reply["message"])
 
     async def _relay(self, number: int, attempt: str) -> None:
         """Hand the peer's later messages to the open attempt."""
@@ -195,6 +249,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--timeout-ms", type=int, default=10000)
     parser.add_argument("--patience-s", type=float, default=5.0)
     parser.add_argument("--early", action="store_true")
+    parser.add_argument("--endpoint", choices=["no", "join", "run"], default="no")
+    parser.add_argument("--stun", help="whom to ask for endpoints")
+    parser.add_argument("--side-delay-ms", type=float, help="what to tell punchd of the side channel")
     return parser.parse_args()
 
 

@@ -11,18 +11,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from punchd.core import plan
-from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core.attempt import Attempt
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Ports
+from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model_host import Kernel, Tcp, Udp
-from punchd.lab.model_kinds import KINDS, Kind, Side, layers
+from punchd.lab.model_kinds import KINDS, Kind, Side, is_shared, layers
 from punchd.lab.model_nat import Nat
-from punchd.lab.model_net import Clock, Net, Path
+from punchd.lab.model_net import Box, Clock, Net, Path
 from punchd.lab.model_peer import Daemon, HandedOver
-from punchd.words.events import Cancelled
-from punchd.words.notification import Notification
+from punchd.lab.model_shared import Leg
+from punchd.words.events import CallHeard, Cancelled
+from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
+from punchd.words.plan import Row
 
 PUBLIC = ("203.0.113.2", "198.51.100.2")
 PRIVATE = ("10.0.1.2", "10.0.2.2")
@@ -77,10 +81,13 @@ class Result:
 class World:
     """One attempt from both sides; `run` once.
 
-    kind_a, _b     names as the kernel lab takes them, or kinds from the host outwards
+    kind_a, _b     names as the kernel lab takes them (of shared boxes, too), or kinds from the host outwards
+    shared         the outermost of kind_a is the outermost of kind_b, too
     techniques     names in order, or None for auto
+    rows           the initiator's plan, instead of the one made from `techniques`
     side_delay_ms  of the side channel, one way; None: the notification is never carried
     side_repeat    how often the notification arrives
+    calls_back     whether the applications carry a second message
     wake_ms        how long a daemon may sleep before it reads what its kernel holds
     speaks         whose applications write at hand-over: "ab", "a", "b" or ""
     faults_a, _b   index of an effect -> code with which the host refuses it
@@ -88,11 +95,13 @@ class World:
     """
 
     def __init__(
-        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None, transport: str = "tcp",
+        self, kind_a: Side, kind_b: Side, *, techniques: Iterable[str] | None = None,
+        rows: Sequence[Row] | None = None, transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
-        duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, wake_ms: float = 0.0,
+        duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
+        wake_ms: float = 0.0,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
-        hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab",
+        hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab", shared: bool = False,
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
         cancel_a_ms: float | None = None, cancel_b_ms: float | None = None,
         on_attempt: Callable[[Daemon, Attempt], None] | None = None,
@@ -100,9 +109,9 @@ class World:
     ) -> None:  # fmt: skip
         self._dice = dice = random.Random(seed)
         self._clock = clock = Clock(START_S)
-        kinds = layers(kind_a), layers(kind_b)
         path = Path(delay_ms / 1000, jitter_ms / 1000, loss, reorder, duplicate)
-        self.net = Net(clock, path, dice, (_boxes(kinds[0], 0, seed), _boxes(kinds[1], 1, seed)))
+        self.net = net_of(kind_a, kind_b, clock, path, dice, seed=seed, shared=shared)
+        kinds = layers(kind_a), layers(kind_b)
         self._local = [PRIVATE[side] if kinds[side][0].translates else PUBLIC[side] for side in (0, 1)]
         self._blind = blind_a, blind_b
         kernels = [
@@ -116,7 +125,7 @@ class World:
         self.a, self.b = (
             Daemon(
                 clock, kernel, dice, wake_s=wake_ms / 1000, faults=faults or {},
-                on_notify=self._carry, on_socket=self._on_socket,
+                on_notify=self._carry, on_call=self._carry_back, on_socket=self._on_socket,
             )
             for kernel, faults in zip(kernels, (faults_a, faults_b), strict=True)
         )  # fmt: skip
@@ -124,9 +133,10 @@ class World:
         if not self._techniques:
             raise ValueError(f"nothing can run: {missing}")
         self._in_turn, self._early = techniques is not None, early
+        self._rows = plan.rows(self._techniques, listed=self._in_turn) if rows is None else rows
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
-        self._side_repeat, self._speaks = side_repeat, speaks
+        self._side_repeat, self._speaks, self._calls_back = side_repeat, speaks, calls_back
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
         self._on_attempt, self._on_notification = on_attempt, on_notification
         self._pending = 0  # notifications under way
@@ -149,7 +159,7 @@ class World:
     def _initiating(self) -> Initiating:
         return Initiating(
             terms=Terms(True, self._dice.randbytes(16), self._hole_ttl, self._blind[0]),
-            local=self._local[0], public=PUBLIC[0], remote=PUBLIC[1], techniques=self._techniques,
+            local=self._local[0], public=self.net.public[0], remote=self.net.public[1], rows=self._rows,
             ports=Ports(self._dice), timeout_s=self._timeout_s, now=self._clock.now, early=self._early,
             in_turn=self._in_turn,
         )  # fmt: skip
@@ -157,7 +167,7 @@ class World:
     def _responding(self, notification: Notification, runnable: frozenset[str]) -> Responding:
         return Responding(
             terms=Terms(False, notification.nonce, self._hole_ttl, self._blind[1]),
-            local=self._local[1], notification=notification, runnable=runnable,
+            local=self._local[1], notification=notification, runnable=runnable, ports=Ports(self._dice),
             timeout_s=self._timeout_s, now=self._clock.now,
         )  # fmt: skip
 
@@ -186,6 +196,17 @@ class World:
             if runnable:  # admission: no-common-technique
                 self._launch(self.b, self._responding(notification, runnable))
 
+    def _carry_back(self, message: SecondMessage) -> None:
+        """The second message, where the applications carry one."""
+        if self._side_s is not None and self._calls_back:
+            self._pending += 1
+            self._clock.at(self._clock.now + self._side_s, self._called, message)
+
+    def _called(self, message: SecondMessage) -> None:
+        self._pending -= 1
+        if not self.a.done:
+            self.a.feed(CallHeard(message))
+
     def _cancel(self, daemon: Daemon) -> None:
         if daemon.attempt is not None:
             daemon.feed(Cancelled("cancelled"))
@@ -211,14 +232,40 @@ class World:
         return bool(both) and self._clock.now < self._exchange_until and not self._exchanged()
 
 
-def _boxes(kinds: Sequence[Kind], side: int, seed: int) -> list[Nat]:
-    """A side's NATs from the host outwards, with the addresses that the kernel lab gives them."""
+def net_of(
+    kind_a: Side, kind_b: Side, clock: Clock, path: Path, dice: random.Random, *, seed: int = 1, shared: bool = False
+) -> Net:  # fmt: skip
+    """The net between two hosts behind these kinds; the hosts are yet to join."""
+    kinds, shared = (layers(kind_a), layers(kind_b)), shared or is_shared(kind_a, kind_b)
+    boxes = _shared(kinds, seed) if shared else _apart(kinds, seed)
+    return Net(clock, path, dice, boxes, shared=shared)
+
+
+Boxes = tuple[Sequence[Box], Sequence[Box]]
+Kinds = tuple[Sequence[Kind], Sequence[Kind]]
+
+
+def _apart(kinds: Kinds, seed: int) -> Boxes:
+    """Each side's NATs from the host outwards."""
+    return _row(kinds[0], 0, seed, PUBLIC[0]), _row(kinds[1], 1, seed, PUBLIC[1])
+
+
+def _shared(kinds: Kinds, seed: int) -> Boxes:
+    """Each side's own NATs, and its leg of the one that both are behind."""
+    last = kinds[0][-1]
+    nat = Nat(last, PUBLIC[0], gateway="100.64.1.1", dice=random.Random(f"{seed} shared"))
+    own = [_row(kinds[side][:-1], side, seed, f"100.64.1.{side + 2}") for side in (0, 1)]
+    return [*own[0], Leg(nat, 0, last.hairpin)], [*own[1], Leg(nat, 1, last.hairpin)]
+
+
+def _row(kinds: Sequence[Kind], side: int, seed: int, outermost: str) -> list[Nat]:
+    """With the addresses that the kernel lab gives them."""
     carrier = [f"100.{64 + layer}.{side + 1}" for layer in range(len(kinds) - 1)]
     gateways = [f"10.0.{side + 1}.1", *(f"{net}.1" for net in carrier)]
-    publics = [*(f"{net}.2" for net in carrier), PUBLIC[side]]
+    publics = [*(f"{net}.2" for net in carrier), outermost]
     return [
         Nat(kind, public, gateway=gateway if kind.translates else "", dice=random.Random(f"{seed} {side} {public}"))
-        for kind, public, gateway in zip(kinds, publics, gateways, strict=True)
+        for kind, public, gateway in zip(kinds, publics, gateways, strict=False)
     ]
 
 

@@ -26,10 +26,11 @@ from punchd.lab.model_net import (
     IcmpError,
     Net,
     Packet,
+    Refused,
     Segment,
     refusal,
 )  # fmt: skip
-from punchd.words.events import ACK, RST, SYN, WINDOWS, Signal
+from punchd.words.events import ACK, RST, SYN, WINDOWS
 
 FULL_TTL = 64
 WINDOW = 64240
@@ -318,9 +319,10 @@ class Kernel:
 
     # -- system calls --------------------------------------------------------------------------------------------
 
-    def connect(self, port: int, remote: int, ttl: int | None) -> Tcp:
+    def connect(self, port: int, remote: int, ttl: int | None, *, isn: int | None = None) -> Tcp:
         """A socket whose SYN has left."""
-        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(self.isn(port, remote)), rcv_nxt=0)
+        first = self.isn(port, remote) if isn is None else isn
+        sock = Tcp(self, port, remote, state=TcpState.SYN_SENT, snd_nxt=_after(first), rcv_nxt=0)
         sock.ttl = ttl or FULL_TTL
         self.adopt(sock)
         sock.send_syn()
@@ -359,13 +361,20 @@ class Kernel:
 
     # -- the wire ------------------------------------------------------------------------------------------------
 
-    def receive(self, packet: Packet, ttl: int) -> None:
-        """A packet has arrived: the ring first, then the host's firewall, then the stack; then the daemon wakes."""
+    def receive(self, packet: Packet, ttl: int) -> Refused | None:
+        """A packet has arrived: the ring first, then the host's firewall, then the stack; then the daemon wakes.
+
+        A datagram for no socket is refused, which the net makes an ICMP error of.
+        """
         if self.sights is not None and _keeps_incoming(packet):
             self.sights.append((packet, False, ttl))
+        refused = None
         if self._firewall is None or self._firewall.inbound(packet, self.clock.now) is not None:
+            if isinstance(packet, Datagram) and (packet.dst, packet.src) not in self.datagrams:
+                refused = Refused(0.0)
             self._dispatch(packet)
         self.on_idle()
+        return refused
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """A timer of the kernel's."""
@@ -385,9 +394,9 @@ class Kernel:
             del self.streams[(sock.port, sock.remote)]
 
     def refuse(self, segment: Segment) -> None:
-        """A RST that belongs to no socket: punchd's rules drop it, where there are any."""
+        """A RST that belongs to no socket: punchd's rules, where there are any, drop it unless it refuses a SYN."""
         reset = refusal(segment)
-        if reset is not None and not self.muted:
+        if reset is not None and (reset.flags & ACK or not self.muted):
             reset.ttl = FULL_TTL
             self.emit(reset)
 
@@ -432,7 +441,7 @@ def _keeps_incoming(packet: Packet) -> bool:
     return isinstance(packet, IcmpError)
 
 
-_SIGNALS = frozenset(window for signal, window in WINDOWS.items() if signal is not Signal.PRIME)
+_SIGNALS = frozenset(WINDOWS.values())
 _HEADERS = struct.Struct("!HHIIBH")
 
 

@@ -62,7 +62,7 @@ class Pickup(Enum):
 
 
 class Ending(Enum):
-    """What a RST or an ICMP error from outside does to the mapping. TRACKED: what the tracker says of it."""
+    """What a RST, either way, or an ICMP error from outside does to the mapping. TRACKED: what the tracker says."""
 
     TRACKED = auto()
     KEEPS = auto()
@@ -70,13 +70,56 @@ class Ending(Enum):
     SWALLOWED = auto()
 
 
+class Hairpin(Enum):
+    """What becomes of a packet from inside to the box's own public address (RFC 4787, section 6).
+
+    ANSWERED: the box's own stack refuses it, as Linux's does. INTERNAL and EXTERNAL: it comes back in, from the
+    sender's private address or from its public one.
+    """
+
+    DROPPED = auto()
+    ANSWERED = auto()
+    INTERNAL = auto()
+    EXTERNAL = auto()
+
+
+class Say(Enum):
+    """A box's word on one sort of packet. TRACKED: the tracker's. PASSES: it passes, and the tracker is not asked."""
+
+    TRACKED = auto()
+    PASSES = auto()
+    DROPPED = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What may differ between TCP and UDP (RFC 7857, section 5)."""
+    """What may differ between TCP and UDP (RFC 7857, section 5).
+
+    occupies  a stray takes its 4-tuple for a time: a flow from inside that wants it gets another port
+    """
 
     mapping: By = By.ADDRESS_AND_PORT
     filtering: By = By.ADDRESS_AND_PORT
     ports: Ports = Ports.PRESERVED
+    occupies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """The packets of a TCP session on which NATs disagree; all but the first of a session that a SYN from inside began.
+
+    syn_in       any bare SYN from outside
+    syn_ack_out  a SYN-ACK from inside before anything has come in
+    ack_out      an ACK from inside before anything has come in
+    syn_ack_in   a SYN-ACK that acknowledges something else than the SYN
+    new_number   a SYN or SYN-ACK from inside with another number than the SYN; SYN-ACKs once something has come in
+    """
+
+    syn_in: Say = Say.TRACKED
+    syn_ack_out: Say = Say.TRACKED
+    ack_out: Say = Say.TRACKED
+    syn_ack_in: Say = Say.TRACKED
+    new_number: Say = Say.TRACKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +137,7 @@ class Timers:
     closing: float = 120.0
     closed: float = 10.0
     block: float = 30.0
+    occupied: float = 30.0
     refreshed_from_outside: bool = False  # holes; conntrack's sessions always are
 
     def of(self, track: Track) -> float:
@@ -118,8 +162,10 @@ class Kind:
     translates  the host behind it has a private address
     step        of sequential ports, from one mapping to the next; may be negative
     foreign     mappings a second that neighbours take
-    drops_syn   no bare SYN comes in, whatever the state
+    rst, rst_out, icmp  what a RST from outside, one from inside, and an ICMP error from outside do
     liberal     nf_conntrack_tcp_be_liberal: no window check
+    rewrites    sequence numbers from inside are moved by an offset that each session draws
+    hairpin     matters where two hosts stand behind it (model_shared.py)
     """
 
     name: str
@@ -132,9 +178,12 @@ class Kind:
     stray: Stray = Stray.DROPPED
     pickup: Pickup = Pickup.SYN_OR_ACK
     rst: Ending = Ending.TRACKED
+    rst_out: Ending = Ending.TRACKED
     icmp: Ending = Ending.KEEPS
-    drops_syn: bool = False
+    odd: Odd = Odd()
     liberal: bool = False
+    rewrites: bool = False
+    hairpin: Hairpin = Hairpin.ANSWERED
     timers: Timers = Timers()
 
 
@@ -149,7 +198,7 @@ KINDS = {
         Kind("firewall", translates=False),
         Kind("linux"),
         Kind("linux-reject", stray=Stray.REFUSED),
-        Kind("linux-synfilter", drops_syn=True),
+        Kind("linux-synfilter", odd=Odd(syn_in=Say.DROPPED)),
         Kind("linux-liberal", liberal=True),
         Kind("linux-noloose", pickup=Pickup.SYN),
         Kind("untracked", Tracking.HOLES, pickup=Pickup.ANYTHING, icmp=Ending.SWALLOWED),
@@ -181,6 +230,17 @@ def layers(kind: Side) -> tuple[Kind, ...]:
     return (kind,) if isinstance(kind, Kind) else tuple(kind)
 
 
+def is_shared(kind_a: Side, kind_b: Side) -> bool:
+    """Whether the outermost box is the same one for both sides, as only names can say."""
+    return isinstance(kind_a, str) and isinstance(kind_b, str) and _named_alike(kind_a, kind_b)
+
+
+@cache
+def _named_alike(kind_a: str, kind_b: str) -> bool:
+    pages.check_pair(kind_a, kind_b)
+    return pages.boxes(kind_a)[-1].shared
+
+
 @cache
 def _named(kind: str) -> tuple[Kind, ...]:
     """A page is read once: thousands of attempts a second ask."""
@@ -189,4 +249,7 @@ def _named(kind: str) -> tuple[Kind, ...]:
 
 def _kind(box: pages.Box) -> Kind:
     kind, given = KINDS[box.kind], box.parameters
-    return replace(kind, step=given.get("step", kind.step), foreign=given.get("foreign", kind.foreign))
+    hairpin = Hairpin.EXTERNAL if given.get("hairpin") else kind.hairpin
+    return replace(
+        kind, step=given.get("step", kind.step), foreign=given.get("foreign", kind.foreign), hairpin=hairpin
+    )  # fmt: skip

@@ -4,38 +4,29 @@ It refuses to send anything: each packet is let through, translated, or not, and
 A box keeps two tables. A *mapping* is a public port and whom it serves: an inside port, and as much of the remote
 endpoint as `Axes.mapping` says. A *session* is one inside port and one remote endpoint; filtering asks for it,
 and for TCP it holds what Linux's connection tracking knows (model_track.py). A mapping lives as long as one of its
-sessions. One host sits behind each box, so preserved ports never collide.
+sessions. A port that is to be kept and is taken, by a stray or by another host, gets a random one instead.
 """
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from punchd.lab import model_track as conntrack
-from punchd.lab import pages
-from punchd.lab.model_kinds import Axes, By, Ending, Kind, Pickup, Ports, Stray, Tracking
-from punchd.lab.model_net import FIN, Carried, Datagram, IcmpError, Packet, Refused, Segment
-from punchd.lab.model_track import Fate, Track
+from punchd.lab import model_session, pages
+from punchd.lab.model_kinds import Axes, By, Ending, Kind, Ports, Say, Stray, Tracking
+from punchd.lab.model_net import SEQ_MASK, Carried, Datagram, IcmpError, Packet, Refused, Segment
+from punchd.lab.model_session import TYPE, Session
+from punchd.lab.model_track import Fate
 from punchd.words.events import ACK, RST, SYN
 
 _PATIENCE_S = 6.0  # RFC 5382, REQ-4: how long a SYN may wait for one from inside
 _KNOWN_S = 120.0  # how long late packets of an own flow are no strays
-_TYPE = SYN | ACK | RST | FIN
 
 Remote = tuple[str, int]
 Flow = tuple[bool, int, Remote]  # stream, inside port, remote endpoint
 Key = tuple[bool, int, Remote]  # stream, inside or public port, as much of the remote endpoint as the mapping minds
-
-
-@dataclass(slots=True)
-class _Session:
-    """One inside port and one remote endpoint."""
-
-    expires: float = 0.0
-    replied: bool = False
-    track: Track | None = None
-    from_outside: bool = False
 
 
 @dataclass(slots=True)
@@ -51,17 +42,19 @@ class Nat:
     """One box. What passes comes back translated; None, or a refusal to be answered, if it dies here."""
 
     __slots__ = (
-        "_blocked", "_by_inside", "_by_public", "_counted", "_dice", "_foreign_at", "_kind", "_known", "_sessions",
-        "gateway", "public",
+        "_blocked", "_by_inside", "_by_public", "_counted", "_dice", "_foreign_at", "_kind", "_known", "_occupied",
+        "_sessions", "gateway", "is_end", "passes_errors", "public",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, public: str, *, gateway: str = "", dice: random.Random | None = None) -> None:
         self._kind, self.public, self.gateway = kind, public, gateway or public
+        self.is_end, self.passes_errors = False, kind.icmp is not Ending.SWALLOWED
         self._dice = dice or random.Random(0)
-        self._sessions: dict[Flow, _Session] = {}
+        self._sessions: dict[Flow, Session] = {}
         self._by_inside: dict[Key, _Mapping] = {}
         self._by_public: dict[Key, _Mapping] = {}
         self._known: dict[Flow, float] = {}  # public flows whose packets are no strays, until
+        self._occupied: dict[Flow, float] = {}  # public flows that strays have taken, until
         self._blocked: dict[str, float] = {}
         self._counted = 0  # ports that a sequential box has given away
         self._foreign_at = -1.0  # when neighbours will have taken the next
@@ -74,27 +67,26 @@ class Nat:
         stream = isinstance(packet, Segment)
         flow = (stream, packet.src, (remote, packet.dst))
         session = self._session(flow, now)
-        ends = False
+        fate = Fate.PASSES
         if session is None:
-            session = self._first(packet)
+            session = model_session.begin(kind, packet)
             if session is None:
                 return None
+            session.offset = self._dice.getrandbits(32) if kind.rewrites else 0
             self._sessions[flow] = session
-            self._refresh(session, now, stream=stream)
-        elif isinstance(packet, Segment) and session.track is not None:
-            fate = conntrack.follow(session.track, packet, reply=session.from_outside, liberal=kind.liberal)
-            if fate is Fate.INVALID:
-                return None
-            if fate is Fate.PASSES:
-                self._refresh(session, now, stream=stream)
-            ends = fate is Fate.ENDS
         else:
-            self._refresh(session, now, stream=stream)
+            fate = session.leaves(packet)
+        if fate is Fate.INVALID:
+            return None
+        if fate is Fate.PASSES:
+            session.expires = now + session.life_s(stream=stream)
         mapping = self._mapping(flow, now)
         self._known[(stream, mapping.public, flow[2])] = now + _KNOWN_S
-        if ends:
+        if fate is Fate.ENDS:
             self._end(flow)
-        return _translated(packet, src=mapping.public)
+        if isinstance(packet, Segment) and packet.flags & RST and kind.rst_out is Ending.KILLS:
+            self._kill(mapping)
+        return _translated(packet, src=mapping.public, seq_by=session.offset)
 
     def inbound(self, packet: Packet, now: float, remote: str = "") -> Packet | Refused | None:
         """A packet from this address to the public one, or an ICMP error about one that went there."""
@@ -107,26 +99,31 @@ class Nat:
             return None
         if isinstance(packet, IcmpError):
             return self._error(packet, now, remote)
-        resets = isinstance(packet, Segment) and packet.flags & RST != 0
-        if resets and kind.rst is Ending.SWALLOWED:
-            return None
-        if isinstance(packet, Segment) and kind.drops_syn and packet.flags & _TYPE == SYN:
-            return None
         stream, there = isinstance(packet, Segment), (remote, packet.src)
+        if isinstance(packet, Segment) and _dies_at_the_door(kind, packet):
+            return None
         mapping = self._by_public.get(self._key((stream, packet.dst, there)))
         flow = (stream, mapping.inside if mapping else 0, there)
         session = self._session(flow, now) if mapping else None
         if mapping is None or (session is None and not self._lets_in(flow, mapping, now)):
             return self._stray(packet, now, remote)
-        passed = _translated(packet, dst=mapping.inside)
-        if isinstance(packet, Datagram) or kind.tracking is Tracking.HOLES:
-            if session is not None:
-                session.replied = True
-                if kind.tracking is Tracking.CONNTRACK or kind.timers.refreshed_from_outside:
-                    self._refresh(session, now, stream=stream)
-        elif not self._tracked(flow, session, packet, now):
-            return self._stray(packet, now, remote)
-        if resets and kind.rst is Ending.KILLS:
+        passed = _translated(packet, dst=mapping.inside, ack_by=-session.offset if session else 0)
+        if session is not None:
+            fate = session.comes(passed)
+            if fate is Fate.INVALID:
+                return self._stray(packet, now, remote)
+            if fate is Fate.PASSES:
+                session.expires = now + session.life_s(stream=stream)
+            elif fate is Fate.ENDS:
+                self._end(flow)
+        elif kind.tracking is Tracking.CONNTRACK and isinstance(passed, Segment):
+            session = model_session.begin(kind, passed, from_outside=True)
+            if session is None:
+                return self._stray(packet, now, remote)
+            session.expires = now + session.life_s(stream=True)
+            self._sessions[flow] = session
+            self._mapping(flow, now)
+        if isinstance(packet, Segment) and packet.flags & RST and kind.rst is Ending.KILLS:
             self._kill(mapping)
         return passed
 
@@ -135,55 +132,29 @@ class Nat:
         mapping = self._by_public.get(self._key((True, packet.dst, (remote, packet.src))))
         return mapping is None or self._session((True, mapping.inside, (remote, packet.src)), now) is None
 
+    def state(self) -> Hashable:
+        """All that the box remembers, but for the times at which it forgets: equal states answer all packets alike."""
+        return (
+            frozenset((flow, session.memory()) for flow, session in self._sessions.items()),
+            frozenset((key, mapping.public) for key, mapping in self._by_inside.items()),
+            frozenset(self._known), frozenset(self._blocked), frozenset(self._occupied), self._counted,
+        )  # fmt: skip
+
+    def life_s(self, packet: Carried, now: float, remote: str = "") -> float:
+        """How long the session of this packet from inside lives without another."""
+        if self._kind.tracking is Tracking.NOTHING:
+            return math.inf
+        session = self._session((isinstance(packet, Segment), packet.src, (remote, packet.dst)), now)
+        return session.expires - now if session is not None else 0.0
+
     # -- sessions ------------------------------------------------------------------------------------------------
 
-    def _session(self, flow: Flow, now: float) -> _Session | None:
+    def _session(self, flow: Flow, now: float) -> Session | None:
         session = self._sessions.get(flow)
         if session is not None and session.expires < now:
             self._end(flow)
             return None
         return session
-
-    def _first(self, packet: Carried, *, from_outside: bool = False) -> _Session | None:
-        """What this packet begins."""
-        if isinstance(packet, Datagram):
-            return _Session()
-        pickup = self._kind.pickup
-        if self._kind.tracking is Tracking.CONNTRACK:
-            track = conntrack.begin(packet, loose=pickup is not Pickup.SYN)
-            return _Session(track=track, from_outside=from_outside) if track else None
-        begins = packet.flags & _TYPE == SYN or (pickup is Pickup.SYN_OR_ACK and packet.flags & _TYPE == ACK)
-        return _Session() if begins or pickup is Pickup.ANYTHING else None
-
-    def _refresh(self, session: _Session, now: float, *, stream: bool) -> None:
-        timers = self._kind.timers
-        if session.track is not None:
-            life_s = timers.of(session.track)
-        elif self._kind.tracking is Tracking.HOLES:
-            life_s = timers.hole_tcp if stream else timers.hole_udp
-        else:
-            life_s = timers.udp_stream if session.replied else timers.udp_unreplied
-        session.expires = now + life_s
-
-    def _tracked(self, flow: Flow, session: _Session | None, segment: Segment, now: float) -> bool:
-        """Conntrack's opinion of a segment from outside; False is INVALID."""
-        if session is None:
-            session = self._first(segment, from_outside=True)
-            if session is None:
-                return False
-            self._sessions[flow] = session
-            self._mapping(flow, now)
-            self._refresh(session, now, stream=True)
-            return True
-        assert session.track is not None
-        if self._kind.rst is Ending.KEEPS and segment.flags & RST:
-            return True
-        fate = conntrack.follow(session.track, segment, reply=not session.from_outside, liberal=self._kind.liberal)
-        if fate is Fate.PASSES:
-            self._refresh(session, now, stream=True)
-        elif fate is Fate.ENDS:
-            self._end(flow)
-        return fate is not Fate.INVALID
 
     def _end(self, flow: Flow) -> None:
         """The session is over, and its mapping if that serves no other."""
@@ -231,13 +202,15 @@ class Nat:
 
     def _draw(self, flow: Flow, now: float) -> int:
         """The public port of a new mapping."""
-        ports = self._axes(flow[0]).ports
-        if ports is Ports.PRESERVED:
-            return flow[1]
-        while True:
-            port = self._dice.randrange(1024, 65536) if ports is Ports.RANDOM else self._count(now)
-            if self._key((flow[0], port, flow[2])) not in self._by_public:
-                return port
+        stream, inside, remote = flow
+        ports = self._axes(stream).ports
+        port = inside % 65536 if ports is Ports.PRESERVED else -1  # of a leg's port (model_shared.py) the lower half
+        while port < 0 or self._is_taken((stream, port, remote), now):
+            port = self._count(now) if ports is Ports.SEQUENTIAL else self._dice.randrange(1024, 65536)
+        return port
+
+    def _is_taken(self, public: Flow, now: float) -> bool:
+        return self._key(public) in self._by_public or self._occupied.get(public, now) > now
 
     def _count(self, now: float) -> int:
         """The next port after those that neighbours took meanwhile: Poisson, as real load is over a second or so."""
@@ -255,11 +228,14 @@ class Nat:
     # -- what comes unasked --------------------------------------------------------------------------------------
 
     def _stray(self, packet: Carried, now: float, remote: str) -> Refused | None:
-        known = self._known.get((isinstance(packet, Segment), packet.dst, (remote, packet.src)), now) > now
+        public = (isinstance(packet, Segment), packet.dst, (remote, packet.src))
+        known = self._known.get(public, now) > now
+        if self._axes(public[0]).occupies and self._key(public) not in self._by_public:
+            self._occupied[public] = now + self._kind.timers.occupied
         match self._kind.stray:
             case Stray.REFUSED:
                 return Refused(0.0)
-            case Stray.HELD if isinstance(packet, Segment) and packet.flags & _TYPE == SYN:
+            case Stray.HELD if isinstance(packet, Segment) and packet.flags & TYPE == SYN:
                 return Refused(_PATIENCE_S)
             case Stray.BLOCKS if not known:
                 self._blocked[remote] = now + self._kind.timers.block
@@ -271,11 +247,13 @@ class Nat:
         mapping = self._by_public.get(self._key((stream, quoted.src, there)))
         if mapping is None or self._kind.icmp is Ending.SWALLOWED:
             return None
-        if self._session((stream, mapping.inside, there), now) is None:
+        session = self._session((stream, mapping.inside, there), now)
+        if session is None:
             return None
         if self._kind.icmp is Ending.KILLS:
             self._kill(mapping)
-        return IcmpError(error.type, error.code, error.sender, _translated(quoted, src=mapping.inside))
+        inner = _translated(quoted, src=mapping.inside, seq_by=-session.offset)
+        return IcmpError(error.type, error.code, error.sender, inner)
 
 
 def _minded(remote: Remote, by: By) -> Remote:
@@ -289,11 +267,21 @@ def _minded(remote: Remote, by: By) -> Remote:
             return remote
 
 
-def _translated(packet: Carried, *, src: int | None = None, dst: int | None = None) -> Carried:
-    """The packet with other ports; itself where they are the same."""
+def _dies_at_the_door(kind: Kind, segment: Segment) -> bool:
+    """What is dropped whether or not somebody asked for it."""
+    if segment.flags & RST:
+        return kind.rst is Ending.SWALLOWED
+    return kind.odd.syn_in is Say.DROPPED and segment.flags & TYPE == SYN
+
+
+def _translated(
+    packet: Carried, *, src: int | None = None, dst: int | None = None, seq_by: int = 0, ack_by: int = 0
+) -> Carried:  # fmt: skip
+    """The packet with other ports and numbers; itself where they are the same."""
     src, dst = packet.src if src is None else src, packet.dst if dst is None else dst
-    if (src, dst) == (packet.src, packet.dst):
+    if (src, dst, seq_by, ack_by) == (packet.src, packet.dst, 0, 0):
         return packet
     if isinstance(packet, Datagram):
         return Datagram(src, dst, packet.data, packet.ttl)
-    return Segment(src, dst, packet.flags, packet.seq, packet.ack, packet.window, packet.ttl, packet.length)
+    seq, ack = (packet.seq + seq_by) & SEQ_MASK, (packet.ack + ack_by) & SEQ_MASK if packet.flags & ACK else packet.ack
+    return Segment(src, dst, packet.flags, seq, ack, packet.window, packet.ttl, packet.length)

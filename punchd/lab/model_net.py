@@ -6,6 +6,8 @@ It refuses to know what a NAT or a host does with a packet, and never looks at a
 As in the kernel lab half of the delay lies on r1-r2 and half on r2-r3, so a packet of TTL 2 clears its own NAT
 and dies at r1 at once, one of TTL 3 half-way. A hop costs a TTL but no time. A side may have several NATs in a row,
 each of which costs a TTL more. A packet keeps the TTL it left its host with; boxes count.
+
+Where the outermost boxes are the legs of one (model_shared.py) there are no routers between them, and no delay.
 """
 
 from __future__ import annotations
@@ -127,8 +129,10 @@ class Box(Protocol):
 
     gateway: str
     public: str
+    is_end: bool  # what comes from inside is for itself, whatever its TTL
+    passes_errors: bool  # of hosts inside, about what came in
 
-    def outbound(self, packet: Carried, now: float, remote: str) -> Carried | None: ...
+    def outbound(self, packet: Carried, now: float, remote: str) -> Carried | Refused | None: ...
     def inbound(self, packet: Packet, now: float, remote: str) -> Packet | Refused | None: ...
     def still_waits(self, packet: Segment, now: float, remote: str) -> bool: ...
 
@@ -136,22 +140,25 @@ class Box(Protocol):
 class Stack(Protocol):
     """What the net asks of a host."""
 
-    def receive(self, packet: Packet, ttl: int) -> None: ...
+    def receive(self, packet: Packet, ttl: int) -> Refused | None: ...
 
 
 class Net:
     """Carries packets between side 0 and side 1. `sent` counts those that left a NAT.
 
-    Each side has its boxes from the host outwards.
+    Each side has its boxes from the host outwards; `public` are their outermost addresses.
+    `shared`: the last of both are legs of one box.
     """
 
-    __slots__ = ("_boxes", "_clock", "_dice", "_path", "_public", "_stacks", "sent")
+    __slots__ = ("_boxes", "_clock", "_dice", "_hops", "_path", "_stacks", "public", "sent")
 
     def __init__(
-        self, clock: Clock, path: Path, dice: random.Random, boxes: tuple[Sequence[Box], Sequence[Box]]
-    ) -> None:
-        self._clock, self._path, self._dice, self._boxes = clock, path, dice, boxes
-        self._public = (boxes[0][-1].public, boxes[1][-1].public)
+        self, clock: Clock, path: Path, dice: random.Random, boxes: tuple[Sequence[Box], Sequence[Box]], *,
+        shared: bool = False,
+    ) -> None:  # fmt: skip
+        self._clock, self._path, self._dice, self._boxes = clock, Path() if shared else path, dice, boxes
+        self._hops = -1 if shared else len(ROUTERS)  # what lies between the boxes of both; a box of both counts once
+        self.public = (boxes[0][-1].public, boxes[1][-1].public)
         self._stacks: list[Stack] = []
         self.sent = 0
 
@@ -167,16 +174,19 @@ class Net:
         """Through this side's boxes, from the first of these on."""
         boxes = self._boxes[side]
         for depth in range(first, len(boxes)):
-            if packet.ttl < depth + 2:
+            if packet.ttl < depth + 2 and not boxes[depth].is_end:
                 self._complain(side, depth, packet, boxes[depth].gateway, 0.0)
                 return
-            translated = boxes[depth].outbound(packet, self._clock.now, self._public[1 - side])
+            translated = boxes[depth].outbound(packet, self._clock.now, self.public[1 - side])
+            if isinstance(translated, Refused):
+                self._clock.at(self._clock.now, self._turn_back, side, depth, packet)
+                return
             if translated is None:
                 return
             packet = translated
         self.sent += 1
         died_at = packet.ttl - 1 - len(boxes)
-        if died_at < len(ROUTERS):
+        if died_at < self._hops:
             self._complain(side, len(boxes), packet, ROUTERS[died_at][side], self._path.delay_s * died_at)
         else:
             self._carry(1 - side, packet)
@@ -212,10 +222,10 @@ class Net:
     def _arrive(self, to: int, carried: Carried) -> None:
         now, side, packet = self._clock.now, 1 - to, carried
         near, far = self._boxes[side], self._boxes[to]
-        ttl = carried.ttl - len(near) - len(ROUTERS)
+        ttl = carried.ttl - len(near) - self._hops
         for depth in reversed(range(len(far))):
             box = far[depth]
-            translated = box.inbound(packet, now, self._public[side])
+            translated = box.inbound(packet, now, self.public[side])
             if isinstance(translated, Refused):
                 if translated.after_s:
                     self._clock.at(now + translated.after_s, self._refuse_late, to, box, packet, carried)
@@ -230,7 +240,9 @@ class Net:
                 self._complain(side, len(near), carried, box.public, self._path.delay_s)
                 return
             ttl -= 1
-        self._stacks[to].receive(packet, ttl)
+        refused = self._stacks[to].receive(packet, ttl)
+        if refused is not None and all(box.passes_errors for box in far):
+            self._unreachable(to, far[-1], carried)
 
     def _refuse(self, at: int, depth: int, packet: Carried, carried: Carried) -> None:
         """The box rejects: TCP with RST, the rest with port unreachable. What answered is not looked at again."""
@@ -242,8 +254,22 @@ class Net:
         else:
             self._unreachable(at, self._boxes[at][depth], carried)
 
+    def _turn_back(self, side: int, depth: int, packet: Carried) -> None:
+        """The box itself is the place that the packet is for, and has nobody there."""
+        boxes = self._boxes[side]
+        if isinstance(packet, Datagram):
+            self._complain(side, depth, packet, boxes[depth].public, 0.0, UNREACHABLE, PORT_UNREACHABLE)
+            return
+        answer: Packet | Refused | None = refusal(packet)
+        for box in reversed(boxes[:depth]):
+            if answer is None or isinstance(answer, Refused):
+                return
+            answer = box.inbound(answer, self._clock.now, self.public[1 - side])
+        if isinstance(answer, Segment):
+            self._stacks[side].receive(answer, 64 - depth)
+
     def _refuse_late(self, at: int, box: Box, packet: Segment, carried: Segment) -> None:
-        if box.still_waits(packet, self._clock.now, self._public[1 - at]):
+        if box.still_waits(packet, self._clock.now, self.public[1 - at]):
             self._unreachable(at, box, carried)
 
     def _unreachable(self, at: int, box: Box, carried: Carried) -> None:
@@ -253,7 +279,7 @@ class Net:
 
     def _error_arrives(self, side: int, depth: int, error: IcmpError) -> None:
         for box in reversed(self._boxes[side][:depth]):
-            translated = box.inbound(error, self._clock.now, self._public[1 - side])
+            translated = box.inbound(error, self._clock.now, self.public[1 - side])
             if not isinstance(translated, IcmpError):
                 return
             error = translated

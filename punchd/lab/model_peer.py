@@ -19,7 +19,7 @@ from punchd.lab.model_net import Clock, Datagram, IcmpError, Segment
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.errors import Code
-from punchd.words.notification import Notification
+from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 
 SYN_OPTIONS = (1460, 7, True, None)  # MSS, window scale, SACK permitted, timestamp of every modelled SYN
@@ -68,6 +68,7 @@ class Daemon:
         "_faults",
         "_inbox",
         "_keys",
+        "_on_call",
         "_on_notify",
         "_on_socket",
         "_timer_at",
@@ -89,11 +90,12 @@ class Daemon:
     def __init__(
         self, clock: Clock, kernel: Kernel, dice: random.Random, *,
         wake_s: float, faults: Mapping[int, str], on_notify: Callable[[Notification], None],
+        on_call: Callable[[SecondMessage], None],
         on_socket: Callable[[Daemon, HandedOver], None],
     ) -> None:  # fmt: skip
         self._clock, self.kernel, self._dice = clock, kernel, dice
         self._wake_s, self._faults = wake_s, faults
-        self._on_notify, self._on_socket = on_notify, on_socket
+        self._on_notify, self._on_call, self._on_socket = on_notify, on_call, on_socket
         self.attempt: Attempt | None = None
         self.held: dict[int, Holding] = {}
         self._keys: dict[tuple[bool, int, int], int] = {}
@@ -257,7 +259,7 @@ class Daemon:
                 self._close_pair(effect)
             case do.Connect():
                 holding = self.held[effect.pair]
-                holding.sock = sock = self.kernel.connect(*holding.key[1:], effect.ttl)
+                holding.sock = sock = self.kernel.connect(*holding.key[1:], effect.ttl, isn=effect.isn)
                 sock.on_news = lambda news: self._stream_news(holding, news)
             case do.Resend():
                 if self.kernel.sights is not None:
@@ -297,6 +299,8 @@ class Daemon:
                 self.progress.append(effect.progress)
             case do.Notify():
                 self._on_notify(effect.notification)
+            case do.CallBack():
+                self._on_call(effect.message)
             case do.Finish():
                 self._final(effect.outcome)
             case _:

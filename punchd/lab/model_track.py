@@ -8,6 +8,7 @@ technique closes a connection in the middle of punching.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from enum import Enum, auto
 
 from punchd.lab.model_net import FIN, SEQ_MASK, Segment
@@ -122,6 +123,12 @@ class Track:
         self.aborted = self.replied = self.liberal = self.simultaneous = False
         self.ignored: Segment | None = None
         self.out, self.back = Seen(), Seen()
+
+    def memory(self) -> Hashable:
+        """All that it knows; two tracks that know the same decide the same."""
+        ignored = (self.ignored.seq, self.ignored.end, self.ignored.window) if self.ignored else None
+        directions = tuple((one.end, one.maxend, one.window, one.maxack) for one in (self.out, self.back))
+        return self.state, self.aborted, self.replied, self.liberal, self.simultaneous, ignored, directions
 
     def reopen(self, syn: Segment) -> None:
         """From here on it is the connection that this SYN began."""

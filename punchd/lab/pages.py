@@ -6,14 +6,15 @@ It refuses to load them anywhere; topology.py does. Beside its rules a page may 
     # parameter NAME=VALUE is what `kind:NAME=OTHER,...` changes, as in `sequential:step=2,foreign=20`
     # behind KIND          another box stands between this one and the Internet
 
-`one/other` is any kind behind any other: `linux-reject/linux` is a cgn whose home router answers strays.
+`one/other` is any kind behind any other: `linux-reject/linux` is a cgn whose home router answers strays. The
+outermost box of both sides may be the same: `same:linux` is a home of two hosts, `linux/same:linux` a home of a CGN.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,9 @@ KINDS = tuple(sorted(page.stem for page in FOLDER.glob("[!_]*.nft")))
 BARE = frozenset({"open", "firewall"})
 
 MOST_LAYERS = 3
+
+# What `same:KIND` puts before the kind of a box that both sides stand behind.
+_SAME = "same:"
 
 # What a `sequential` box has to give away.
 _FIRST_PORT, _PORTS = 32768, 16384
@@ -42,6 +46,7 @@ class Box:
 
     kind: str
     parameters: Mapping[str, int]
+    shared: bool = False  # with the other side
 
 
 def check(text: str) -> str:
@@ -52,12 +57,21 @@ def check(text: str) -> str:
 
 def boxes(text: str) -> tuple[Box, ...]:
     """What stands between a host and the Internet, from the host outwards."""
-    found = [box for layer in text.split("/") for box in _layer(layer)]
+    *own, last = text.split("/")
+    found = [box for layer in own for box in _layer(layer)]
+    found += _shared(last.removeprefix(_SAME)) if last.startswith(_SAME) else _layer(last)
     if len(found) > 1 and BARE & {box.kind for box in found}:
         raise ValueError(f"kind {text!r}: {' and '.join(sorted(BARE))} stand alone")
     if len(found) > MOST_LAYERS:
         raise ValueError(f"kind {text!r} has {len(found)} layers; the lab has room for {MOST_LAYERS}")
     return tuple(found)
+
+
+def check_pair(a: str, b: str) -> None:
+    """A ValueError unless both sides stand behind the same box, or neither behind one that is shared."""
+    ends = [boxes(kind)[-1] for kind in (a, b)]
+    if any(box.shared for box in ends) and ends[0] != ends[1]:
+        raise ValueError(f"kinds {a!r} and {b!r}: a shared box is the outermost one of both sides, in the same words")
 
 
 def summary(kind: str) -> str:
@@ -79,10 +93,10 @@ def sysctls(kind: str) -> dict[str, str]:
     return found | dict(_SYSCTL.findall(text))
 
 
-def rules(kind: str, variables: Mapping[str, str]) -> str:
-    """The page as `nft -f -` wants it: the variables defined on top."""
+def rules(kind: str, variables: Mapping[str, str], *, parts: Sequence[str] = ()) -> str:
+    """The page and parts of others as `nft -f -` wants them: the variables defined on top."""
     defines = "".join(f"define {name} = {value}\n" for name, value in variables.items())
-    return f'{defines}include "{FOLDER / kind}.nft"\n'
+    return defines + "".join(f'include "{FOLDER / page}.nft"\n' for page in (kind, *parts))
 
 
 def ports(step: int) -> str:
@@ -95,6 +109,17 @@ def order(step: int) -> tuple[int, ...]:
     """The ports of a `sequential` box, one connection after the other: each once in a round, whatever the step."""
     offsets = [offset for turn in range(abs(step)) for offset in range(turn, _PORTS, abs(step))]
     return tuple(_FIRST_PORT + (offset if step > 0 else _PORTS - 1 - offset) for offset in offsets)
+
+
+def _shared(text: str) -> tuple[Box, ...]:
+    """The outermost box, where both sides stand behind it."""
+    found = _layer(text)
+    (box, *others) = found
+    if others or box.kind in BARE or "$host" in _whole_text(box.kind):
+        raise ValueError(
+            f"kind {text!r} can't be shared: only a single box that translates for any number of hosts can"
+        )
+    return (replace(box, shared=True),)
 
 
 def _layer(text: str) -> tuple[Box, ...]:
@@ -110,10 +135,16 @@ def _layer(text: str) -> tuple[Box, ...]:
         if not re.fullmatch(r"-?\d{1,5}", value):
             raise ValueError(f"kind {kind!r}: {name} is a whole number, not {value!r}")
         given[name] = int(value)
-    if given.get("step") == 0 or given.get("foreign", 0) < 0:
+    if given.get("step") == 0 or given.get("foreign", 0) < 0 or given.get("hairpin", 0) not in (0, 1):
         raise ValueError(f"kind {kind!r}: {settings} makes no sense")
     behind = _BEHIND.search(_text(kind))
     return (Box(kind, known | given), *(_layer(behind[1]) if behind else ()))
+
+
+def _whole_text(kind: str) -> str:
+    """With what it includes."""
+    text = _text(kind)
+    return text + "".join(_whole_text(included.removesuffix(".nft")) for included in _INCLUDE.findall(text))
 
 
 def _text(kind: str) -> str:

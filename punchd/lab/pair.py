@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import endpoints
 from .namespace import Namespace
 from .topology import Lab
 from .unprivileged import NOBODY
@@ -35,6 +36,9 @@ PRIVILEGES: dict[str, tuple[tuple[str, ...], int | None]] = {
     "capable": ((sys.executable, "-m", "punchd.lab.unprivileged", "net"), NOBODY),
     "none": ((sys.executable, "-m", "punchd.lab.unprivileged", "none"), NOBODY),
 }
+
+# When the applications ask for their endpoint: never, once before they join, or anew before each run.
+ENDPOINT = ("no", "join", "run")
 
 _START_PATIENCE_S = 15.0
 _PATIENCE_S = 60.0  # beyond timeout and side channel: only a hanging application takes so long
@@ -52,6 +56,8 @@ class Result:
     loss: float
     side_delay_ms: float
     early: bool
+    transport: str = "tcp"
+    endpoint: str = "no"
     ok: int = 0
     causes_a: Counter[str] = field(default_factory=Counter)
     causes_b: Counter[str] = field(default_factory=Counter)
@@ -103,6 +109,7 @@ class Pair:
         self._logs = logs
         self._folder = Path()
         self._side_ports = iter(range(7000, 8000))
+        self._stun: tuple[str, ...] = ()
         self.daemons: list[subprocess.Popen[Any]] = []
 
     def __enter__(self) -> Pair:
@@ -114,6 +121,8 @@ class Pair:
                 self._logs.mkdir(parents=True, exist_ok=True)
             for role, host in (("a", self.lab.a), ("b", self.lab.b)):
                 self._start_daemon(role, host)
+            for role, daemon in zip(("a", "b"), self.daemons, strict=True):
+                self._await_daemon(role, daemon)
         except BaseException:
             self._stop()
             raise
@@ -139,11 +148,18 @@ class Pair:
         side_delay_ms: float = 0.0,
         early: bool = False,
         parallel: int = 1,
+        hurry: bool = False,
         timeout_ms: int = 10000,
+        endpoint: str = "no",
+        tell_side_delay: bool = False,
         watch: Callable[[Result], None] = lambda result: None,
     ) -> Result:
-        """Perform `runs` runs, at most `parallel` at a time; `watch` sees the result grow."""
+        """Perform `runs` runs, at most `parallel` at a time; `watch` sees the result grow.
+
+        With `hurry`, the others open together once as many as that have failed and none has connected.
+        """
         lab = self.lab
+        transport = transport or ("udp" if technique.startswith("udp") else "tcp")
         result = Result(
             a=lab.kind_a,
             b=lab.kind_b,
@@ -153,6 +169,8 @@ class Pair:
             loss=lab.impairment.loss,
             side_delay_ms=side_delay_ms,
             early=early,
+            transport=transport,
+            endpoint=endpoint,
         )
         place = f"{lab.server.address}:{next(self._side_ports)}"
         host, _, port = place.partition(":")
@@ -163,15 +181,20 @@ class Pair:
         options = [
             f"--side={place}",
             f"--techniques={technique}",
-            f"--transport={transport or ('udp' if technique.startswith('udp') else 'tcp')}",
+            f"--transport={transport}",
             f"--timeout-ms={timeout_ms}",
             *(["--early"] if early else []),
+            # a - s - b is as long as a - b
+            *([f"--side-delay-ms={lab.impairment.delay_ms + side_delay_ms}"] if tell_side_delay else []),
+            *([f"--endpoint={endpoint}", f"--stun={self._server()}"] if endpoint != "no" else []),
         ]
         lines: queue.Queue[tuple[str, str]] = queue.Queue()
         applications = {role: self._start_application(role, options, lines) for role in ("a", "b")}
         try:
             patience_s = _PATIENCE_S + (timeout_ms + 2 * side_delay_ms) / 1000
-            self._perform(applications, lines, result, parallel=parallel, patience_s=patience_s, watch=watch)
+            self._perform(
+                applications, lines, result, parallel=parallel, hurry=hurry, patience_s=patience_s, watch=watch
+            )
         finally:
             for child in (*applications.values(), side):
                 child.terminate()
@@ -185,6 +208,7 @@ class Pair:
         result: Result,
         *,
         parallel: int,
+        hurry: bool,
         patience_s: float,
         watch: Callable[[Result], None],
     ) -> None:
@@ -192,7 +216,8 @@ class Pair:
             self._next(lines, patience_s)
         started, open_runs = 0, dict[int, dict[str, dict[str, Any]]]()
         while started < result.runs or open_runs:
-            while started < result.runs and len(open_runs) < parallel:
+            hopeless = hurry and not result.ok and started - len(open_runs) >= parallel
+            while started < result.runs and (hopeless or len(open_runs) < parallel):
                 open_runs[started] = {}
                 # B first: it must be waiting when A's notification comes
                 for role in ("b", "a"):
@@ -241,11 +266,20 @@ class Pair:
                 stderr=subprocess.STDOUT,
             )
         self.daemons.append(daemon)
+
+    def _await_daemon(self, role: str, daemon: subprocess.Popen[Any]) -> None:
+        path = self.socket_path(role)
         deadline = time.monotonic() + _START_PATIENCE_S
         while not _answers(path):
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"daemon {role} does not listen; its last words:\n{self._last_words(role)}")
             time.sleep(0.01)
+
+    def _server(self) -> str:
+        """Whom the applications ask for their endpoint; it starts when the first one wants it."""
+        if not self._stun:
+            self._stun = endpoints.start_own(self.lab)
+        return self._stun[0]
 
     def _last_words(self, role: str) -> str:
         lines = self.log(role).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -4,6 +4,8 @@ It refuses to understand what it carries. JSON lines over TCP, one lasting conne
 
     > {"join": "a"}                    < {"you": "203.0.113.2", "peer": "198.51.100.2"}   once both are there
     > {"run": 3, "text": "..."}        the other side < {"run": 3, "text": "..."}          after the delay
+
+With {"join": "a", "descriptor": "ZTE..."} the other one's introduction says "descriptor": "ZTE..." too.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ class Channel:
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
         self._seats: dict[str, asyncio.StreamWriter] = {}
+        self._descriptors: dict[str, str] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One application's connection, from its join to its end."""
-        name = json.loads(await reader.readline())["join"]
+        greeting = json.loads(await reader.readline())
+        name = greeting["join"]
         self._seats[name] = writer
+        if "descriptor" in greeting:
+            self._descriptors[name] = greeting["descriptor"]
         if len(self._seats) == 2:
             self._introduce()
-        while line := await reader.readline():
+        while line := await _line(reader):
             # call_later keeps the order of equal delays
             asyncio.get_running_loop().call_later(self._delay_s, self._carry, name, line)
         writer.close()
@@ -34,13 +40,24 @@ class Channel:
     def _introduce(self) -> None:
         places = {name: seat.get_extra_info("peername")[0] for name, seat in self._seats.items()}
         for name, seat in self._seats.items():
-            (peer,) = (place for other, place in places.items() if other != name)
-            seat.write(json.dumps({"you": places[name], "peer": peer}).encode() + b"\n")
+            (peer,) = (other for other in places if other != name)
+            line = {"you": places[name], "peer": places[peer]}
+            if peer in self._descriptors:
+                line["descriptor"] = self._descriptors[peer]
+            seat.write(json.dumps(line).encode() + b"\n")
 
     def _carry(self, name: str, line: bytes) -> None:
         for other, seat in self._seats.items():
             if other != name and not seat.is_closing():
                 seat.write(line)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """What an application says next; nothing when it is gone, however it went."""
+    try:
+        return await reader.readline()
+    except ConnectionResetError:
+        return b""
 
 
 async def main(address: str, port: int, delay_ms: float) -> None:

@@ -8,6 +8,12 @@ ends, and it touches nothing outside the namespaces it made.
                                             |
                                             s 192.0.2.10
 
+Where both sides stand behind the same box, b's side hangs on that one's inside, beside a's, and r3 leads nowhere:
+
+    host a 10.0.1.2 ---+
+                      NAT 10.0.1.1 | 203.0.113.2 ------- r1      (with boxes before it, it is 100.64.1.1,
+    host b 10.0.1.3 ---+                                          and these are 100.64.1.2 and .3)
+
 A packet of TTL 2 from host a clears NAT a and dies at r1. A kind of several layers has more boxes between NAT a
 and r1, with 100.64/10 between them, and then it takes a TTL more for each. Kinds without translation keep their
 box, as a plain router or filter, but the host behind it bears the public address itself. Delay and loss sit on r1-r2
@@ -49,6 +55,11 @@ _ROUTER_SYSCTLS = _SYSCTLS | {
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
 }
+_SHARED_SYSCTLS = {
+    "net.bridge.bridge-nf-call-iptables": "0",  # its bridge is a switch: what it joins is not filtered
+    "net.ipv4.conf.all.send_redirects": "0",  # a packet that goes out where it came in is no mistake
+    "net.ipv4.conf.inside.send_redirects": "0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,17 @@ class _End:
     place: Namespace
     interface: str
     address: str
+
+
+_PUBLIC = ("203.0.113.2/24", "203.0.113.1/24")
+
+
+def _shared_edge(boxes: Sequence[pages.Box], *, number: int, inside: str) -> _Edge:
+    """Behind a box that the other side shares: its own cable outwards is drawn once, by `_PUBLIC`."""
+    own = len(boxes) - 1
+    nets = [f"10.0.{number}", *(f"100.{65 + layer}.{number}" for layer in range(own - 1))][:own]
+    cables = [(f"{net}.2/24", f"{net}.1/24") for net in nets]
+    return _Edge((*cables, (f"{inside}.{number + 1}/24", f"{inside}.1/24"), _PUBLIC), _bare(_PUBLIC[0]))
 
 
 def _edge(boxes: Sequence[pages.Box], *, number: int, public: str) -> _Edge:
@@ -108,9 +130,16 @@ class Lab:
         )
         self._seed, self._pcap_dir, self._echo = seed, pcap_dir, echo
         self._hosts_conntrack = hosts_conntrack
+        pages.check_pair(kind_a, kind_b)
         kinds_a, kinds_b = pages.boxes(kind_a), pages.boxes(kind_b)
-        self._edge_a = _edge(kinds_a, number=1, public="203.0.113")
-        self._edge_b = _edge(kinds_b, number=2, public="198.51.100")
+        self.shared = kinds_a[-1].shared
+        if self.shared:
+            inside = "10.0.1" if len(kinds_a) == len(kinds_b) == 1 else "100.64.1"
+            self._edge_a = _shared_edge(kinds_a, number=1, inside=inside)
+            self._edge_b = _shared_edge(kinds_b, number=2, inside=inside)
+        else:
+            self._edge_a = _edge(kinds_a, number=1, public="203.0.113")
+            self._edge_b = _edge(kinds_b, number=2, public="198.51.100")
         self._lines: dict[str, list[str]] = {}
         self._old_handler: Callable[[int, FrameType | None], Any] | int | None = None
         self.prefix = new_prefix()
@@ -120,7 +149,10 @@ class Lab:
         self.r1 = self._namespace("r1", "198.18.12.1")
         self.r2 = self._namespace("r2", "198.18.12.2")
         self.r3 = self._namespace("r3", "198.18.23.3")
-        self._boxes_b = self._boxes("b", kinds_b, self._edge_b)
+        self._boxes_b = self._boxes("b", kinds_b[:-1] if self.shared else kinds_b, self._edge_b)
+        if self.shared:
+            last = self.nats_a[-1]
+            self._boxes_b[last] = self._boxes_a[last]
         self.b = self._namespace("b", self._edge_b.host)
         self.server = self._namespace("s", SERVER)
         self._line = self._namespace("line", "") if self.impairment else None
@@ -149,7 +181,7 @@ class Lab:
     def namespaces(self) -> tuple[Namespace, ...]:
         routers = (self.r1, self.r2, self.r3)
         places = (self.a, *self.nats_a, *routers, *reversed(self.nats_b), self.b, self.server)
-        return (*places, self._line) if self._line else places
+        return tuple(dict.fromkeys((*places, self._line) if self._line else places))
 
     def __enter__(self) -> Lab:
         self._catch_sigterm()
@@ -188,9 +220,12 @@ class Lab:
                 place.sysctl(key, value)
         for name, lines in self._lines.items():
             batch(lines, inside=name, echo=self._echo)
+        loaded = set[Namespace]()
         for boxes, edge in ((self._boxes_a, self._edge_a), (self._boxes_b, self._edge_b)):
             for (nat, box), cables in zip(boxes.items(), pairwise(edge.cables), strict=True):
-                self._load(nat, box, host=_bare(cables[0][0]), public=_bare(cables[1][0]))
+                if nat not in loaded:
+                    self._load(nat, box, host=_bare(cables[0][0]), public=_bare(cables[1][0]))
+                loaded.add(nat)
         if self._hosts_conntrack:
             for host in (self.a, self.b):
                 host.sysctl("net.netfilter.nf_conntrack_tcp_loose", "1")
@@ -214,13 +249,20 @@ class Lab:
         ):
             places = (host, *nats, router)
             for (near, far), (near_address, far_address) in zip(pairwise(places), edge.cables, strict=True):
-                near_interface = "eth0" if near is host else "outside"
-                far_interface = "nat" if far is router else "inside"
-                self._wire(_End(near, near_interface, near_address), _End(far, far_interface, far_address))
+                near_end = _End(near, "eth0" if near is host else "outside", near_address)
+                far_end = _End(far, "nat" if far is router else "inside", far_address)
+                if self.shared and far is self.nats_a[-1]:
+                    self._plug(near_end, far_end, first=host is self.a)
+                elif not (self.shared and near is self.nats_a[-1] and host is self.b):
+                    self._wire(near_end, far_end)
+                else:
+                    continue  # the shared box's own cable, which side a has drawn
                 self._route(near, "default", far_address)
             if edge.routed:
                 self._route(router, edge.routed, edge.cables[-1][0])
             self._lines[router.name].append(f"route add blackhole {neighbours.NOWHERE}")
+        if self.shared:
+            self._introduce()
         r1, r2, r3 = self.r1, self.r2, self.r3
         self._wire(_End(r1, "r2", "198.18.12.1/24"), _End(r2, "r1", "198.18.12.2/24"), line=True)
         self._wire(_End(r2, "r3", "198.18.23.2/24"), _End(r3, "r2", "198.18.23.3/24"), line=True)
@@ -248,6 +290,36 @@ class Lab:
                 f"neigh add {_bare(peer.address)} lladdr {_mac(peer)} nud permanent dev {end.interface}",
             ]
 
+    def _plug(self, near: _End, far: _End, *, first: bool) -> None:
+        """One of two cables into a shared box; a bridge joins them, so its neighbours reach each other past the NAT."""
+        lines, port = self._lines[far.place.name], f"port-{'a' if first else 'b'}"
+        if first:
+            lines += [
+                f"link add {far.interface} address {_mac(far)} type bridge",
+                f"link set {far.interface} up",
+                f"addr add {far.address} dev {far.interface}",
+            ]
+        self._cable(near, _End(far.place, port, ""))
+        lines += [
+            f"link set {port} master {far.interface}",
+            f"neigh add {_bare(near.address)} lladdr {_mac(near)} nud permanent dev {far.interface}",
+        ]
+        self._lines[near.place.name] += [
+            f"addr add {near.address} dev {near.interface}",
+            f"neigh add {_bare(far.address)} lladdr {_mac(far)} nud permanent dev {near.interface}",
+        ]
+
+    def _introduce(self) -> None:
+        """The two who share a box's inside know each other, too."""
+        ends = []
+        for host, nats, edge in ((self.a, self.nats_a, self._edge_a), (self.b, self.nats_b, self._edge_b)):
+            place = (host, *nats)[-2]
+            ends.append(_End(place, "eth0" if place is host else "outside", edge.cables[-2][0]))
+        for end, other in (ends, reversed(ends)):
+            self._lines[end.place.name].append(
+                f"neigh add {_bare(other.address)} lladdr {_mac(other)} nud permanent dev {end.interface}"
+            )
+
     def _cable(self, left: _End, right: _End) -> None:
         mac = f"address {_mac(right)} " if right.address else ""
         self._lines[""].append(
@@ -261,12 +333,12 @@ class Lab:
         self._lines[place.name].append(f"route add {subnet} via {_bare(gateway)}")
 
     def _load(self, nat: Namespace, box: pages.Box, *, host: str, public: str) -> None:
-        for key, value in pages.sysctls(box.kind).items():
+        for key, value in (pages.sysctls(box.kind) | (_SHARED_SYSCTLS if box.shared else {})).items():
             nat.sysctl(key, value)
         variables = {"inside": '"inside"', "outside": '"outside"', "host": host, "public": public}
         if "step" in box.parameters:
             variables["ports"] = pages.ports(box.parameters["step"])
-        nat.nft(pages.rules(box.kind, variables))
+        nat.nft(pages.rules(box.kind, variables, parts=["_hairpin"] if box.parameters.get("hairpin") else []))
         if foreign := box.parameters.get("foreign"):
             nat.popen([sys.executable, "-m", "punchd.lab.neighbours", str(foreign), str(self._seed)])
 
@@ -290,9 +362,11 @@ class Lab:
             self._old_handler = signal.signal(signal.SIGTERM, _leave)
 
     def _remove(self) -> None:
-        """Undo everything; a second Ctrl-C does not interrupt it."""
+        """Undo everything; neither a second Ctrl-C nor a SIGTERM interrupts it."""
         main = threading.current_thread() is threading.main_thread()
         old_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+        if main:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             for place in self.namespaces:
                 with contextlib.suppress(OSError):

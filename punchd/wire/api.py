@@ -110,6 +110,8 @@ _Flag = Annotated[bool, Meta(description="true or false")]
 _Secret = Annotated[str, Meta(description=f"a string of {SECRET_MIN_LEN} to {SECRET_MAX_LEN} bytes")]
 _Notification = Annotated[str, Meta(min_length=1, description="the text that the peer's punchd gave out")]
 
+_Descriptor = Annotated[str, Meta(min_length=1, description="the descriptor that the peer's punchd gave out")]
+
 
 class _Line(Struct, tag_field="call", forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     id: _Id
@@ -170,6 +172,7 @@ class _Endpoint(_Line, tag="endpoint"):
     transport: _Scope = "both"
     timeout_ms: _Timeout = ENDPOINT_TIMEOUT_MS
     keep: _Flag = False
+    peer: _Descriptor | None = None
 
     def build(self) -> FindEndpoint:
         return FindEndpoint(
@@ -178,6 +181,7 @@ class _Endpoint(_Line, tag="endpoint"):
             transports=tuple(Transport) if self.transport == "both" else (Transport(self.transport),),
             timeout_ms=self.timeout_ms,
             keep=self.keep,
+            peer=self.peer,
         )
 
 
@@ -244,7 +248,7 @@ _LITERALS = {
 
 def _may_repeat_a_key(line: bytes, kind: type[_AnyLine]) -> bool:
     """The typed decode keeps the last of two equal keys. Two such keys need equal literals or an escape."""
-    return b"\\" in line or any(line.count(literal) > 1 for literal in _LITERALS[kind])
+    return b"\\" in line or max(map(line.count, _LITERALS[kind])) > 1
 
 
 def _explain(line: bytes) -> Request | Refusal:

@@ -1,7 +1,7 @@
 """A journal's lines: one head with all that an attempt is made of, then one line a step; JSON, one object a line.
 Reads no file and runs no attempt; it knows only words.
 
-    {"punchd":"0.1.0","role":"initiating","now":812.5,"nonce":"...","techniques":["tcp-simopen"], ...}
+    {"punchd":"0.1.0","role":"initiating","now":812.5,"nonce":"...","rows":[{"technique":"tcp-simopen", ...}], ...}
     {"at":812.5,"event":null,"state":"PRIMING","effects":[["OpenPair",{"pair":0, ...}], ...]}
     {"at":812.7,"event":["SegmentSeen",{"pair":0,"outgoing":false, ...}],"state":"EXCHANGING","effects":[]}
 
@@ -21,12 +21,15 @@ from punchd.words import events
 from punchd.words.effects import Effect
 from punchd.words.events import Event
 from punchd.words.notification import Notification
+from punchd.words.plan import Row
 
 EVENTS: Final[dict[str, type[Any]]] = {
     word.__name__: word
     for word in (
-        events.SegmentSeen, events.SignalSeen, events.Connected, events.Readable, events.SocketFailed,
-        events.IcmpSeen, events.EffectFailed, events.Cancelled, events.Settled, events.DeadlinePassed,
+        events.SegmentSeen, events.StraySeen, events.SignalSeen, events.Connected, events.Readable,
+        events.SocketFailed, events.IcmpSeen, events.PacketRefused, events.EffectFailed, events.CallHeard,
+        events.Called, events.Cancelled,
+        events.Settled, events.DeadlinePassed,
     )
 }  # fmt: skip
 
@@ -50,7 +53,7 @@ class Head:
     local: str
     remote: str = ""
     public: str = ""
-    techniques: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
     early: bool = False
     in_turn: bool = False
     notification: Notification | None = None

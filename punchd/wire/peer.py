@@ -3,9 +3,16 @@ Hostile input: it is parsed strictly, whole or not at all, and trusted only as f
 
     notification = base64url without padding of
         magic "p1" | version u8 | flags u8 | nonce 16 | initiator 4 | responder 4 | patience_ms u32 | count u8
-        count times: technique u8 | initiator port u16 | responder port u16 | [SYN]
+        count times: technique u8 | how u8 | initiator port u16 | responder port u16 | [SYN] | [fan]
         seal: keyed 16 bytes BLAKE2s (RFC 7693) with the applications' secret, or unkeyed, against accident only
+    how = opening in bits 0 and 1 | fan follows, bit 2 | its first packets are SYNs, bit 3
     SYN (tcp-syni only) = seq u32 | window u16 | mss u16 | window scale u8 | options u8 | timestamp u32
+    fan = twice, for targets and sources: first port u16 | count u16 | step i16
+
+The second message, from the responder to the initiator:
+
+    second message = base64url without padding of
+        magic "c1" | version u8 | flags u8 | nonce 16 | count u8 | count times: offer u8 | port u16 | seal
 
 All numbers are big-endian. A later version may differ after the first three bytes only.
 """
@@ -19,24 +26,43 @@ import hmac
 import struct
 
 from punchd.words.errors import Code, PeerError
-from punchd.words.notification import NONCE_LEN, OFFERS_MAX, Notification, Offer, Syn
+from punchd.words.nat import STEP_MAX
+from punchd.words.notification import (
+    NONCE_LEN,
+    OFFERS_MAX,
+    SPREAD_MAX,
+    Fan,
+    Notification,
+    Offer,
+    Opening,
+    Ready,
+    SecondMessage,
+    Spread,
+    Syn,
+)
 
 VERSION = 1
 TEXT_MAX = 1024
 
-_MAGIC = b"p1"
+_MAGIC, _SECOND_MAGIC = b"p1", b"c1"
 _HEAD = struct.Struct(f"!2sBB{NONCE_LEN}s4s4sIB")
-_OFFER = struct.Struct("!BHH")
+_OFFER = struct.Struct("!BBHH")
+_SPREAD = struct.Struct("!HHh")
+_SECOND_HEAD = struct.Struct(f"!2sBB{NONCE_LEN}sB")
+_READY = struct.Struct("!BH")
 _SYN = struct.Struct("!IHHBBI")
 _SEAL_LEN = 16
 _IN_TURN, _BLIND, _KEYED, _UDP = 1, 2, 4, 8
+_OPENING, _FAN, _HANDSHAKE = 3, 4, 8
 _NO_SCALE = 255
 _SACK, _TIMESTAMP, _MSS = 1, 2, 4
 _SYN_OPTIONS = _SACK | _TIMESTAMP | _MSS
 
 # Numbers on the wire; a number is never given to another technique.
-_NUMBERS = {"tcp-direct": 1, "tcp-simopen": 2, "tcp-nutss": 3, "tcp-syni": 4, "tcp-midstream": 5, "udp": 16}
+_NUMBERS = {"tcp-direct": 1, "tcp-simopen": 2, "tcp-nutss": 3, "tcp-syni": 4, "tcp-midstream": 5, "tcp-birthday": 6,
+            "udp": 16, "udp-birthday": 17}  # fmt: skip
 _NAMES = {number: name for name, number in _NUMBERS.items()}
+_FANNED = {"tcp-birthday", "udp-birthday"}
 _LOWEST_PORT = 1024
 
 
@@ -59,23 +85,53 @@ def encode_notification(notification: Notification, secret: bytes | None = None)
         len(notification.offers),
     )
     body = head + b"".join(_encode_offer(offer) for offer in notification.offers)
-    return base64.urlsafe_b64encode(body + _seal(body, secret)).rstrip(b"=").decode("ascii")
+    return _sealed(body, secret)
 
 
 def decode_notification(text: str, secret: bytes | None = None) -> Notification:
     """The words again. PeerError: notification-broken, notification-version or notification-forged."""
+    return _decode_body(_opened(text, secret, _MAGIC, _HEAD.size))
+
+
+def encode_second(message: SecondMessage, secret: bytes | None = None) -> str:
+    """The text of the second message."""
+    flags = _KEYED if secret is not None else 0
+    head = _SECOND_HEAD.pack(_SECOND_MAGIC, VERSION, flags, message.nonce, len(message.ready))
+    return _sealed(head + b"".join(_READY.pack(one.offer, one.port) for one in message.ready), secret)
+
+
+def decode_second(text: str, secret: bytes | None = None) -> SecondMessage:
+    """The words again. PeerError as for a notification, and port-refused."""
+    body = _opened(text, secret, _SECOND_MAGIC, _SECOND_HEAD.size)
+    _, _, flags, nonce, count = _SECOND_HEAD.unpack_from(body)
+    if flags & ~_KEYED:
+        raise _broken("it has unknown flags")
+    if count > OFFERS_MAX or len(body) != _SECOND_HEAD.size + count * _READY.size:
+        raise _broken("its length is wrong")
+    ready = tuple(Ready(*fields) for fields in _READY.iter_unpack(body[_SECOND_HEAD.size :]))
+    if any(0 < one.port < _LOWEST_PORT for one in ready):
+        raise PeerError(Code.PORT_REFUSED, f"the second message names a port below {_LOWEST_PORT}")
+    return SecondMessage(nonce, ready)
+
+
+def _sealed(body: bytes, secret: bytes | None) -> str:
+    return base64.urlsafe_b64encode(body + _seal(body, secret)).rstrip(b"=").decode("ascii")
+
+
+def _opened(text: str, secret: bytes | None, magic: bytes, head_len: int) -> bytes:
+    """The body, its seal checked."""
     data = _decode_text(text)
-    if len(data) >= 3 and data[:2] == _MAGIC and data[2] != VERSION:
+    if len(data) >= 3 and data[:2] == magic and data[2] != VERSION:
         raise PeerError(
             Code.NOTIFICATION_VERSION,
             f"the peer's punchd speaks version {data[2]} of the notification, this one version {VERSION}",
             cause={"theirs": data[2], "ours": VERSION},
         )
-    if len(data) < _HEAD.size + _SEAL_LEN or data[:2] != _MAGIC:
-        raise _broken("it is too short or does not begin as a notification")
+    if len(data) < head_len + _SEAL_LEN or data[:2] != magic:
+        raise _broken("it is too short or does not begin as it should")
     body, seal = data[:-_SEAL_LEN], data[-_SEAL_LEN:]
     _check_seal(body, seal, secret, keyed=bool(body[3] & _KEYED))
-    return _decode_body(body)
+    return body
 
 
 def _decode_text(text: str) -> bytes:
@@ -134,31 +190,63 @@ def _decode_body(body: bytes) -> Notification:
 
 
 def _encode_offer(offer: Offer) -> bytes:
-    data = _OFFER.pack(_NUMBERS[offer.technique], offer.initiator_port, offer.responder_port)
-    if offer.syn is None:
-        return data
-    syn = offer.syn
+    how = offer.opening | (_FAN if offer.fan is not None else 0)
+    how |= _HANDSHAKE if offer.fan is not None and offer.fan.handshake else 0
+    data = _OFFER.pack(_NUMBERS[offer.technique], how, offer.initiator_port, offer.responder_port)
+    if offer.syn is not None:
+        data += _encode_syn(offer.syn)
+    if offer.fan is not None:
+        for spread in (offer.fan.targets, offer.fan.sources):
+            data += _SPREAD.pack(spread.first, spread.count, spread.step)
+    return data
+
+
+def _encode_syn(syn: Syn) -> bytes:
     options = (
         (_SACK if syn.sack_permitted else 0)
         | (_TIMESTAMP if syn.timestamp is not None else 0)
         | (_MSS if syn.mss is not None else 0)
     )
     scale = _NO_SCALE if syn.window_scale is None else syn.window_scale
-    return data + _SYN.pack(syn.seq, syn.window, syn.mss or 0, scale, options, syn.timestamp or 0)
+    return _SYN.pack(syn.seq, syn.window, syn.mss or 0, scale, options, syn.timestamp or 0)
 
 
 def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
     if len(body) < offset + _OFFER.size:
         raise _broken("it ends in the middle of an offer")
-    number, own, peer = _OFFER.unpack_from(body, offset)
+    number, how, own, peer = _OFFER.unpack_from(body, offset)
     offset += _OFFER.size
     name = _NAMES.get(number)
     if name is None:
         raise _broken(f"it offers technique number {number}, which does not exist")
-    if own < _LOWEST_PORT or peer < _LOWEST_PORT:
+    if how & ~(_OPENING | _FAN | _HANDSHAKE):
+        raise _broken(f"its offer of {name} opens in a way that does not exist")
+    syn, fan = None, None
+    if name == "tcp-syni":
+        syn, offset = _decode_syn(body, offset)
+    if bool(how & _FAN) != (name in _FANNED):
+        raise _broken(f"its offer of {name} has a fan and must not, or has none and must")
+    if how & _FAN:
+        targets, offset = _decode_spread(body, offset)
+        sources, offset = _decode_spread(body, offset)
+        fan = Fan(targets, sources, bool(how & _HANDSHAKE))
+    elif own < _LOWEST_PORT or peer < _LOWEST_PORT:
         raise PeerError(Code.PORT_REFUSED, f"the notification names a port below {_LOWEST_PORT}")
-    if name != "tcp-syni":
-        return Offer(name, own, peer), offset
+    return Offer(name, own, peer, syn, Opening(how & _OPENING), fan), offset
+
+
+def _decode_spread(body: bytes, offset: int) -> tuple[Spread, int]:
+    if len(body) < offset + _SPREAD.size:
+        raise _broken("it ends in the middle of a fan")
+    first, count, step = _SPREAD.unpack_from(body, offset)
+    if not 1 <= count <= SPREAD_MAX or not 1 <= abs(step) <= STEP_MAX:
+        raise _broken(f"its fan has {count} ports, {step} apart")
+    if first and not all(_LOWEST_PORT <= port < 65536 for port in (first, first + (count - 1) * step)):
+        raise PeerError(Code.PORT_REFUSED, "the notification's fan reaches beyond the ports that may be punched")
+    return Spread(first, count, step), offset + _SPREAD.size
+
+
+def _decode_syn(body: bytes, offset: int) -> tuple[Syn, int]:
     if len(body) < offset + _SYN.size:
         raise _broken("it ends in the middle of a SYN")
     seq, window, mss, scale, options, timestamp = _SYN.unpack_from(body, offset)
@@ -174,11 +262,11 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
         bool(options & _SACK),
         timestamp if options & _TIMESTAMP else None,
     )
-    return Offer(name, own, peer, syn), offset + _SYN.size
+    return syn, offset + _SYN.size
 
 
 def _packed(address: str) -> bytes:
-    """A canonical address, as words hold it: ipaddress would check again what was checked, for 10 us."""
+    """By hand: an IPv4Address costs ten times as much, and a word's address is well formed."""
     return bytes(map(int, address.split(".")))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
+from punchd.words.hops import Hop, Reach, Way
 from punchd.words.probing import Finding, Observation
 
 PROTOCOL = 1
@@ -90,14 +91,27 @@ def lost(id_: str, transport: str) -> bytes:
     return _line({"id": id_, "status": "progress", "stage": "lost", "transport": transport})
 
 
-def found(id_: str, descriptor: str, host: str, findings: Iterable[Finding], *, kept: bool) -> bytes:
+def found(id_: str, descriptor: str, report: Mapping[str, Any], *, kept: bool) -> bytes:
     """What an `endpoint` request has found: its final line, or while the mapping is kept one that may come again."""
     status = {"status": "progress", "stage": "found"} if kept else {"status": "ok"}
-    return _line({"id": id_, **status, "descriptor": descriptor, "report": {"host": host} | report(findings)})
+    return _line({"id": id_, **status, "descriptor": descriptor, "report": report})
 
 
-def report(findings: Iterable[Finding]) -> dict[str, Any]:
-    """Per transport the verdict and, beside it, the raw data it rests on."""
+def report(findings: Iterable[Finding], *, host: str, way: Way, reach: Reach | None) -> dict[str, Any]:
+    """The verdicts and, beside each, the raw data it rests on."""
+    ttl: dict[str, Any] = {"clears": way.ttl, "least": way.least, "distance": way.distance, "hops": _hops(way.hops)}
+    if reach is not None:
+        said = {"public": reach.peer, "short": reach.short, "arrived": reach.arrived, "hops": _hops(reach.hops)}
+        ttl["peer"] = said
+    return {"host": host, "ttl": ttl} | verdicts(findings)
+
+
+def _hops(hops: Iterable[Hop]) -> list[dict[str, Any]]:
+    return [{"ttl": hop.ttl, "sender": hop.sender, "arrived": hop.arrived, "rtt_ms": hop.rtt_ms} for hop in hops]
+
+
+def verdicts(findings: Iterable[Finding]) -> dict[str, Any]:
+    """Per transport what was found."""
     return {finding.transport: _verdict(finding) for finding in findings}
 
 
@@ -132,6 +146,16 @@ def _seen(seen: Observation) -> dict[str, Any]:
 def ok(id_: str, **more: Any) -> bytes:
     """The final line of any other call, with the keys of that call."""
     return _line({"id": id_, "status": "ok", **more})
+
+
+def ready(**more: Any) -> bytes:
+    """The keys of an answer that is given again and again, spelled once for ok_ready()."""
+    return _line(more)
+
+
+def ok_ready(id_: str, keys: bytes) -> bytes:
+    """What ok() says, with keys of ready()."""
+    return b'{"id":%b,"status":"ok",%b' % (_encoder.encode(id_), keys[1:])
 
 
 def error(id_: str | None, failure: Failure) -> bytes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .events import Signal
-from .notification import Notification, Syn
+from .notification import Notification, SecondMessage, Syn
 from .outcomes import Failed, Progress, Punched
 
 
@@ -29,6 +29,8 @@ class Connect:
 
     pair: int
     ttl: int | None
+    isn: int | None = None
+    """The SYN's sequence number, where several connects are to be one to the peer; None: the kernel's choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,13 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
+class CallBack:
+    """Hand the application the second message, for the initiator."""
+
+    message: SecondMessage
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Tell the application how it goes."""
 
@@ -161,6 +170,7 @@ Effect = (
     | Clear
     | ClosePair
     | Notify
+    | CallBack
     | Report
     | HandOver
     | Finish

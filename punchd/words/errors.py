@@ -55,6 +55,7 @@ class Code(StrEnum):
     NOTIFICATION_FORGED = "notification-forged", Party.PEER, "give both sides the same secret"
     PORT_REFUSED = "port-refused", Party.PEER, "let the peer choose ports of the punch range"
     NO_COMMON_TECHNIQUE = "no-common-technique", Party.PEER, "allow more techniques on either side"
+    FROM_OTHER_PORT = "from-other-port", Party.PEER, "let the peer run punchctl netcheck: its NAT changes ports"
     NOTHING_HEARD = "nothing-heard", Party.PEER, "check that the notification arrives; try another technique"
     ANSWER_UNACKNOWLEDGED = "answer-unacknowledged", Party.PEER, "try another technique"
     RESET_BY_PEER_SIDE = "reset-by-peer-side", Party.PEER, "try tcp-midstream or udp"
@@ -65,7 +66,9 @@ class Code(StrEnum):
     SOCKET_LOST = "socket-lost", Party.HOST, "look at the errno in the cause"
     NOT_CAPABLE = "not-capable", Party.HOST, "ask ping for the missing capability and the line that grants it"
     OUT_OF_DESCRIPTORS = "out-of-descriptors", Party.HOST, "raise punchd's limit of open files (ulimit -n)"
-    SYN_NOT_CAPTURED = "syn-not-captured", Party.HOST, "look for a local firewall that drops outgoing SYNs"
+    SYN_NOT_CAPTURED = "syn-not-captured", Party.HOST, "run punchctl doctor: a local firewall drops outgoing SYNs"
+    BLOCKED_OUTGOING = "blocked-outgoing", Party.HOST, "run punchctl doctor: it names the rule"
+    BLOCKED_INCOMING = "blocked-incoming", Party.HOST, "run punchctl doctor: it names the rule"
     SHUTTING_DOWN = "shutting-down", Party.HOST, "try again when punchd runs again"
     HOST_REFUSED = "host-refused", Party.HOST, "look at the failed call and its errno in the cause"
     # us

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
+from .notification import SecondMessage
+
 
 class Flags(IntFlag):
     """TCP flags (RFC 9293, section 3.1)."""
@@ -55,6 +57,16 @@ class SegmentSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class StraySeen:
+    """A TCP segment of the peer's address came to this pair's port from another port: some NAT changes ports."""
+
+    pair: int
+    port: int
+    flags: int
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
 class SignalSeen:
     """The peer's punchd signalled on this pair; the sequence numbers or the tag were right."""
 
@@ -95,6 +107,15 @@ class IcmpSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class PacketRefused:
+    """The kernel would not send a packet of this pair: EPERM when a rule of this host drops it. The pair goes on."""
+
+    pair: int
+    effect: str
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
 class EffectFailed:
     """The edge could not do what this pair asked for; `code` is the error code that this comes to."""
 
@@ -102,6 +123,20 @@ class EffectFailed:
     effect: str
     code: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The peer's second message came: it is ready for this pair."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallHeard:
+    """The caller handed in the peer's second message."""
+
+    message: SecondMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +156,19 @@ class DeadlinePassed:
     """The time the machine named in `deadline` has come."""
 
 
-PairEvent = SegmentSeen | SignalSeen | Connected | Readable | SocketFailed | IcmpSeen | EffectFailed
-Event = PairEvent | Cancelled | Settled | DeadlinePassed
+PairEvent = (
+    SegmentSeen
+    | StraySeen
+    | SignalSeen
+    | Connected
+    | Readable
+    | SocketFailed
+    | IcmpSeen
+    | PacketRefused
+    | EffectFailed
+    | Called
+)
+Event = PairEvent | CallHeard | Cancelled | Settled | DeadlinePassed
 
 WINDOWS = {Signal.FIRE: 20550, Signal.ANSWER: 20545, Signal.COMMIT: 20547, Signal.PRIME: 20560}
 """The window field of each signal on TCP; csrc/punchd.h says the same and a test compares them."""

@@ -4,9 +4,52 @@ Knows no encoding: wire/peer.py turns it into bytes and back."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 NONCE_LEN = 16
 OFFERS_MAX = 16
+SPREAD_MAX = 1024
+"""Ports of one fan: by then a random NAT's 256 holes are met with 98 %."""
+
+
+class Opening(IntEnum):
+    """Whose first packet may go how far. Both NATs must be open before anything passes; what a stray does to a NAT
+    decides who may come first.
+
+    PRIMED   the initiator's dies on its way, before the notification leaves; then the responder's goes all the way
+    CROSSED  both go all the way: for a NAT at the initiator that does not outlive a time exceeded; techniques that
+             begin with a SYN open as if re-fired, since two SYNs that meet leave it open who answered whom
+    REFIRED  the responder's dies on its way; the initiator's goes all the way, again and again until it is heard
+    CALLED   as REFIRED, but once, on the responder's second message: for a NAT at the responder that punishes strays
+    """
+
+    PRIMED = 0
+    CROSSED = 1
+    REFIRED = 2
+    CALLED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Ports that stand in for one: `count` of them, `step` apart, from `first`. A `first` of 0: anywhere."""
+
+    first: int
+    count: int = 1
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fan:
+    """What a technique of many 4-tuples tells the responder.
+
+    targets    the initiator's public ports, at which the responder aims
+    sources    the responder's own ports; with `first` 0 it draws them
+    handshake  the first packets are SYNs, for a NAT that lets only these begin a connection; else bare ACKs
+    """
+
+    targets: Spread
+    sources: Spread
+    handshake: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +66,34 @@ class Syn:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One candidate pair that the initiator has primed."""
+    """One candidate pair that the initiator has opened.
+
+    initiator_port  the initiator's public port, where the responder aims
+    responder_port  the responder's own port, from which it aims
+    """
 
     technique: str
     initiator_port: int
     responder_port: int
     syn: Syn | None = None
+    opening: Opening = Opening.PRIMED
+    fan: Fan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The responder waits for this offer's initiator, on this port of its own; 0: the one that was named."""
+
+    offer: int
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecondMessage:
+    """The optional second message, from the responder: these offers are ready; the others need no call."""
+
+    nonce: bytes
+    ready: tuple[Ready, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,15 @@ class Answer:
     error: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPort:
+    """A port that an `endpoint` request holds, and that punches may share."""
+
+    transport: str
+    address: str
+    port: int
+
+
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
@@ -65,6 +74,13 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """TCP only: let the slot's port be called; whoever does is told by Called."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Send a Binding request; answered by Answered, by LineEnded, or not at all."""
 
@@ -93,7 +109,7 @@ class Lost:
     """Tell the caller that the mapping is no longer confirmed by any server."""
 
 
-ProbeEffect = OpenPort | ClosePort | Dial | HangUp | Ask | Observed | Found | Lost
+ProbeEffect = OpenPort | ClosePort | Dial | HangUp | Listen | Ask | Observed | Found | Lost
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -141,7 +157,15 @@ class Answered:
     answer: Answer
 
 
-ProbeEvent = PortOpened | PortFailed | Reached | LineEnded | Answered | DeadlinePassed | Cancelled
+@dataclass(frozen=True, slots=True)
+class Called:
+    """TCP only: somebody has connected to the slot's port, and the connection is closed again."""
+
+    slot: int
+    source: Endpoint
+
+
+ProbeEvent = PortOpened | PortFailed | Reached | LineEnded | Answered | Called | DeadlinePassed | Cancelled
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------

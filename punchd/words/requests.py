@@ -86,6 +86,8 @@ class FindEndpoint:
     timeout_ms: int = ENDPOINT_TIMEOUT_MS
     keep: bool = False
     """Keep the mapping alive until the request is cancelled."""
+    peer: str | None = None
+    """A peer's descriptor: find the largest TTL that stays short of its NATs, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,17 @@ from __future__ import annotations
 import random
 from typing import TypeVar
 
-from punchd.core.attempt import Attempt, Initiating, Responding
+from punchd.core import plan
+from punchd.core.attempt import Attempt
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Pair, Terms
 from punchd.core.ports import Ports
+from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.effects import Effect, Report
 from punchd.words.events import ACK, SYN, SYN_ACK, WINDOWS, Event, SegmentSeen, Settled, Signal
 from punchd.words.notification import Notification, Offer, Syn
+from punchd.words.plan import Candidate
 
 NONCE = bytes(range(16))
 A, B, LOCAL = "203.0.113.2", "198.51.100.2", "10.0.1.2"
@@ -25,9 +29,15 @@ E = TypeVar("E")
 def initiating(*techniques: str, blind: bool = False, early: bool = False, timeout_s: float = 10.0) -> Initiating:
     """An initiator's attempt at time 0, its first effects not yet asked for."""
     return Initiating(
-        terms=Terms(True, NONCE, blind=blind), local=LOCAL, public=A, remote=B, techniques=list(techniques),
+        terms=Terms(True, NONCE, blind=blind), local=LOCAL, public=A, remote=B,
+        rows=plan.rows(techniques, listed=False),
         ports=Ports(random.Random(1)), timeout_s=timeout_s, now=0.0, early=early, in_turn=True,
     )  # fmt: skip
+
+
+def candidate(technique: str) -> Candidate:
+    """One from port 22001 to port 23001."""
+    return Candidate(Offer(technique, 22001, 23001), 22001, 23001)
 
 
 def notified(*techniques: str, in_turn: bool = False, blind: bool = False) -> Notification:
@@ -45,7 +55,7 @@ def responding(
     return Responding(
         terms=Terms(False, NONCE, blind=blind), local="10.0.2.2",
         notification=notified(*techniques, in_turn=in_turn, blind=peer_blind),
-        runnable=frozenset(techniques), timeout_s=timeout_s, now=0.0,
+        runnable=frozenset(techniques), ports=Ports(random.Random(2)), timeout_s=timeout_s, now=0.0,
     )  # fmt: skip
 
 

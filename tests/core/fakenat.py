@@ -18,12 +18,14 @@ from punchd.words.probing import (
     Answer,
     Answered,
     Ask,
+    Called,
     ClosePort,
     Dial,
     Finding,
     Found,
     HangUp,
     LineEnded,
+    Listen,
     Lost,
     Observed,
     OpenPort,
@@ -90,11 +92,15 @@ class Nat:
 
 @dataclass
 class Servers:
-    """Which ends answer, and what they can: `second` is OTHER-ADDRESS, `changes` CHANGE-REQUEST."""
+    """Which ends answer, and what they can.
+
+    `second` is OTHER-ADDRESS, `changes` CHANGE-REQUEST, `pipelines` two requests at once over TCP.
+    """
 
     ends: frozenset[Endpoint] = frozenset(Endpoint(address, port) for address in (A1, A2) for port in (3478, 3479))
     second: Endpoint | None = OTHER
     changes: bool = True
+    pipelines: bool = True
 
     def source(self, ask: Ask) -> Endpoint | None:
         """Who answers."""
@@ -124,6 +130,7 @@ class Street:
         keep: bool = False,
         timeout_s: float = 6.0,
         allow_private: bool = False,
+        knocks: Endpoint | None = None,
     ) -> None:
         self.nat, self.servers = nat or Nat(), servers or Servers()
         self.rtt_s, self.loss, self.jitter_s, self.dice = rtt_s, loss, jitter_s, random.Random(seed)
@@ -134,6 +141,8 @@ class Street:
         self.lines: set[tuple[int, Endpoint]] = set()
         self.dialled: list[tuple[int, Endpoint]] = []
         self.refuse: set[Endpoint] = set()
+        self.listening: set[int] = set()
+        self._knocks = knocks
         self._ports: dict[int, int] = {}
         self._number = count(22000)
         self._order = count()
@@ -186,6 +195,10 @@ class Street:
                     self._dial(slot, server)
                 case HangUp(slot, server):
                     self.lines.discard((slot, server))
+                case Listen(slot):
+                    self.listening.add(slot)
+                    if self._knocks is not None:
+                        self._later(self.rtt_s, Called(slot, self._knocks))
                 case Ask():
                     self._ask(effect)
                 case Observed() | Found() | Lost():
@@ -203,11 +216,25 @@ class Street:
 
     def _ask(self, ask: Ask) -> None:
         assert ask.slot in self.open
+        doubled = any((at, one.slot, one.server) == (self.now, ask.slot, ask.server) for at, one in self.asked)
         self.asked.append((self.now, ask))
+        if doubled and not self.servers.pipelines and self.probe.transport == "tcp":
+            return
         port = self._ports[ask.slot]
         public = self.nat.out(port, ask.server)
         source = self.servers.source(ask)
+        if ask.change and self.probe.transport == "tcp" and self.servers.changes:
+            self._call(ask, source)
+            return
         if source is None or not self.nat.lets_in(port, source) or self.dice.random() < self.loss:
             return
         rtt_s = self.rtt_s + self.dice.random() * self.jitter_s
         self._later(rtt_s, Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second)))
+
+    def _call(self, ask: Ask, source: Endpoint | None) -> None:
+        """Over TCP: from another port than those that are known, as the example server does."""
+        caller = None if source is None else Endpoint(source.address, 50000)
+        if caller is not None and ask.slot in self.listening and self.nat.lets_in(self._ports[ask.slot], caller):
+            self._later(self.rtt_s, Called(ask.slot, caller))
+        else:
+            self._later(self.rtt_s + 2.0, Answered(ask.slot, ask.server, Answer(ask.transaction, error=447)))

@@ -3,6 +3,8 @@ It refuses to model a net: events are fed by hand (tests/core/test_agreement.py 
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from acts import (
     ISN_A,
@@ -21,10 +23,13 @@ from acts import (
     those,
 )
 
-from punchd.core.attempt import LINGER_S, REDRAWS, STAGGER_S, TURN_S, Attempt, Responding, State
+from punchd.core.attempt import Attempt, State
+from punchd.core.initiating import LOSERS_S, REDRAWS
 from punchd.core.pair import Terms
+from punchd.core.ports import Ports
+from punchd.core.responding import LINGER_S, STAGGER_S, TURN_S, Responding
 from punchd.words.addresses import Endpoint
-from punchd.words.effects import ClosePair, Finish, HandOver, Notify, OpenPair, Report, Tell
+from punchd.words.effects import Clear, ClosePair, Connect, Finish, HandOver, Notify, OpenPair, Report, SetTtl, Tell
 from punchd.words.events import (
     ACK,
     Cancelled,
@@ -112,16 +117,29 @@ def test_nothing_primed_is_the_end() -> None:
 
 
 def test_the_only_answered_pair_needs_no_commit() -> None:
-    """The peer's kernel has acknowledged it, and no other can be chosen: the others are closed unanswered."""
+    """The peer's kernel has acknowledged it, and no other can be chosen: the others fall silent unanswered."""
     attempt = initiating("tcp-simopen", "tcp-simopen")
     begun(attempt)
     feed(attempt, 0.1, own_syn(0), peer_syn(0), own_syn_ack(0))
     effects = attempt.step(Connected(0), 0.2)
-    assert [1, 0] == [close.pair for close in those(ClosePair, effects)]
+    assert [SetTtl(1, 2)] == [effect for effect in those(SetTtl, effects) if effect.pair == 1]
+    assert [0] == [close.pair for close in those(ClosePair, effects)]
     outcome = those(HandOver, effects)[0].outcome
     assert isinstance(outcome, Punched)
     assert Endpoint("10.0.1.2", attempt.pairs[0].offer.initiator_port) == outcome.local
     assert (100.0, 200.0) == (outcome.rtt_ms, outcome.elapsed_ms)
+
+
+def test_losers_keep_their_mappings_for_what_is_under_way_to_them() -> None:
+    """A stray at a NAT that punishes them would end the very connection that was won."""
+    attempt = initiating("tcp-simopen", "tcp-simopen")
+    begun(attempt)
+    feed(attempt, 0.1, own_syn(0), own_syn(1), peer_syn(0), own_syn_ack(0), Connected(0))
+    assert State.LINGERING is attempt.state
+    assert 0.1 + LOSERS_S == attempt.deadline
+    assert [] == feed(attempt, 0.2, peer_syn(1), own_syn_ack(1), Connected(1))
+    effects = attempt.step(DeadlinePassed(), 0.1 + LOSERS_S)
+    assert [Clear(1, 2, ISN_A + 1), ClosePair(1)] == effects
     assert attempt.done
 
 
@@ -189,6 +207,7 @@ def test_when_every_pair_is_lost_nobody_waits() -> None:
     """The caller hears at once, not after its timeout."""
     attempt = initiating("tcp-simopen")
     begun(attempt)
+    attempt.step(own_syn(), 0.0)
     effects = attempt.step(SocketFailed(0, 111), 0.1)
     assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code
 
@@ -202,11 +221,11 @@ def test_early_gives_the_socket_first_and_the_word_later() -> None:
     begun(attempt)
     effects = attempt.step(signalled(attempt.pairs[0], Signal.FIRE), 0.1)
     assert [True] == [over.early for over in those(HandOver, effects)]
-    assert [1] == [close.pair for close in those(ClosePair, effects)]
+    assert [SetTtl(1, 2)] == [effect for effect in those(SetTtl, effects) if effect.pair == 1]
     effects = attempt.step(signalled(attempt.pairs[0], Signal.COMMIT), 0.2)
     assert [] == those(HandOver, effects)
     assert isinstance(those(Finish, effects)[0].outcome, Punched)
-    assert attempt.done
+    assert State.LINGERING is attempt.state
 
 
 def test_early_waits_while_two_pairs_are_answered() -> None:
@@ -266,6 +285,7 @@ def test_what_cannot_run_here_is_passed_over() -> None:
     theirs = responding("tcp-midstream", "tcp-simopen")
     attempt = Responding(
         terms=theirs.terms, local=theirs.local, runnable=frozenset({"tcp-simopen"}), timeout_s=1.0, now=0.0,
+        ports=Ports(random.Random(1)),
         notification=notified("tcp-midstream", "tcp-simopen"),
     )  # fmt: skip
     assert ["tcp-simopen"] == [opened.technique for opened in those(OpenPair, attempt.begin())]
@@ -280,18 +300,18 @@ def test_a_refused_pair_makes_room_for_the_next_at_once() -> None:
 
 
 def test_the_first_proven_pair_is_chosen_and_said_so() -> None:
-    """Losers are closed silently, then COMMIT, then the socket: in this order."""
+    """Losers fall silent, then COMMIT, then the socket: in this order."""
     attempt = responding("tcp-simopen", "tcp-simopen")
     attempt.begin()
     attempt.step(own_syn(0, ISN_B), 0.0)
     attempt.step(DeadlinePassed(), STAGGER_S)
     feed(attempt, 0.15, own_syn(1, ISN_B), peer_syn_ack(1, ISN_A, ISN_B + 1))
     effects = attempt.step(Connected(1), 0.15)
-    assert [0] == [close.pair for close in those(ClosePair, effects)]
+    assert [0] == [silent.pair for silent in those(SetTtl, effects)]
     assert [Signal.COMMIT] == [tell.signal for tell in those(Tell, effects)]
     assert [1] == [over.pair for over in those(HandOver, effects)]
-    kinds = [type(effect) for effect in effects if isinstance(effect, ClosePair | Tell | HandOver)]
-    assert [ClosePair, Tell, HandOver] == kinds
+    kinds = [type(effect) for effect in effects if isinstance(effect, SetTtl | Tell | HandOver)]
+    assert [SetTtl, Tell, HandOver] == kinds
     assert State.LINGERING is attempt.state
 
 
@@ -329,6 +349,7 @@ def test_when_no_offer_is_left_nobody_waits() -> None:
     """The last refusal is the end."""
     attempt = responding("tcp-simopen")
     attempt.begin()
+    attempt.step(own_syn(), 0.0)
     effects = attempt.step(SocketFailed(0, 111), 0.1)
     assert "reset-by-peer-side" == those(Finish, effects)[0].outcome.code
     assert attempt.done
@@ -342,6 +363,7 @@ def test_peer_silence_ends_with_a_verdict(make: object) -> None:
     """Not `timeout`: what was seen, and what would help."""
     attempt = make()
     begun(attempt)
+    attempt.step(own_syn(), 0.0)
     now = 0.0
     finals: list[Finish] = []
     while attempt.deadline is not None:
@@ -350,6 +372,16 @@ def test_peer_silence_ends_with_a_verdict(make: object) -> None:
         finals += those(Finish, attempt.step(DeadlinePassed(), now))
     assert 10.0 == now
     assert ["nothing-heard"] == [final.outcome.code for final in finals]
+
+
+def test_nothing_is_fired_when_the_time_is_over() -> None:
+    """Its SYN could not be seen any more, and the verdict would blame this host for that."""
+    attempt = responding("tcp-simopen", "tcp-direct", in_turn=True, timeout_s=TURN_S)
+    begun(attempt)
+    attempt.step(own_syn(), 0.0)
+    effects = attempt.step(DeadlinePassed(), TURN_S)
+    assert [] == those(Connect, effects)
+    assert ["nothing-heard"] == [final.outcome.code for final in those(Finish, effects)]
 
 
 def test_a_cancel_names_its_reason_and_closes_everything() -> None:

@@ -3,8 +3,10 @@ It refuses to test any technique: the scripts here are made for the test."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from acts import ISN_A, ISN_B, NONCE, SYN_OF_A, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, those
+from acts import ISN_A, ISN_B, NONCE, SYN_OF_A, candidate, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, those
 
 from punchd.core.pair import (
     FIRST_REFIRE_S,
@@ -32,17 +34,18 @@ from punchd.words.events import (
     DeadlinePassed,
     EffectFailed,
     IcmpSeen,
+    PacketRefused,
     Readable,
     Signal,
     SignalSeen,
     SocketFailed,
+    StraySeen,
 )
-from punchd.words.notification import Offer
 
 
 def a_pair(script: Script | None = None, *, initiating: bool = True, blind: bool = False) -> tuple[Pair, list[Effect]]:
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("tcp-simopen", 22001, 23001), Terms(initiating, NONCE, blind=blind), outbox)
+    pair = Pair(0, candidate("tcp-simopen"), Terms(initiating, NONCE, blind=blind), outbox)
     pair.start(waits_for_ever(pair) if script is None else script, 0.0)
     return pair, outbox
 
@@ -57,7 +60,7 @@ def waits_for_ever(pair: Pair) -> Script:
 def test_a_wait_repeats_the_last_word_with_growing_pauses() -> None:
     """No technique waits for the kernel's retransmission, and none floods."""
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("udp", 22001, 23001), Terms(True, NONCE), outbox)
+    pair = Pair(0, candidate("udp"), Terms(True, NONCE), outbox)
 
     def script() -> Script:
         yield from pair.until(never, again=lambda: pair.do(Abort))
@@ -101,7 +104,7 @@ def test_a_wait_without_repetition_has_no_deadline() -> None:
 def test_repeat_answers_each_stimulus_at_once_and_unasked_later() -> None:
     """The peer's re-fired word is a cry for our answer, which got lost."""
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("udp", 22001, 23001), Terms(True, NONCE), outbox)
+    pair = Pair(0, candidate("udp"), Terms(True, NONCE), outbox)
     pair.start(pair.repeat(peers(SYN), lambda: pair.do(Abort)), 0.0)
     pair.feed(peer_syn(), 0.05)
     pair.feed(peer_syn(), 0.10)
@@ -133,7 +136,7 @@ def test_a_held_hole_is_primed_again_before_it_ages() -> None:
     """The side channel may take minutes; what came in the meantime ends the wait."""
     got: list[object] = []
     outbox: list[Effect] = []
-    pair = Pair(0, Offer("udp", 22001, 23001), Terms(True, NONCE), outbox)
+    pair = Pair(0, candidate("udp"), Terms(True, NONCE), outbox)
 
     def script() -> Script:
         got.append((yield from pair.hold(peers(SYN), lambda: pair.do(Abort), 100.0)))
@@ -267,6 +270,33 @@ def test_icmp_and_readable_are_written_down() -> None:
     assert not pair.committed
     pair.feed(Readable(0), 0.1)
     assert pair.committed
+
+
+def test_death_of_a_primer_hides_no_refusal() -> None:
+    """A primer is sent again while its hole ages: the error that tells something came long before."""
+    pair, _ = a_pair()
+    for kind, code, sender in ((11, 0, "198.18.12.1"), (3, 13, "203.0.113.1"), (11, 0, "198.18.12.1")):
+        pair.feed(IcmpSeen(0, kind, code, sender), 0.0)
+    assert (3, 13, "203.0.113.1") == pair.evidence.icmp
+
+
+def test_strays_and_refused_packets_are_written_down_and_change_nothing() -> None:
+    """A SYN from another port tells of the peer's NAT; a RST from there tells nothing. Both scripts go on."""
+    pair, _ = a_pair()
+    pair.feed(StraySeen(0, 40000, SYN, 60), 0.0)
+    pair.feed(StraySeen(0, 40001, RST, 60), 0.0)
+    pair.feed(PacketRefused(0, "Tell", 1), 0.0)
+    assert (40000, 1) == (pair.evidence.other_port, pair.evidence.send_errno)
+    assert pair.fail_code is None
+    assert not pair.evidence.heard()
+
+
+def test_peers_own_ttl_is_that_of_its_segments_and_not_of_resets() -> None:
+    """It is what a reset's TTL is compared with."""
+    pair, _ = a_pair()
+    for flags, ttl in ((RST, 64), (SYN, 57), (SYN, 2)):
+        pair.feed(replace(peer_syn(), flags=flags, ttl=ttl), 0.0)
+    assert (57, 64) == (pair.evidence.peer_ttl, pair.evidence.rst_ttl)
 
 
 # -- failing and ending ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from punchd.core import plan
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.addresses import LISTEN_PORTS
+from punchd.words.plan import Row
 
 ALL = frozenset({"ring", "raw", "repair", "rules", "queue"})
 
@@ -52,7 +53,7 @@ def test_an_offer_of_a_listening_technique_has_a_listening_port() -> None:
     """The ranges are apart, see core/ports.py."""
     ports = Ports(random.Random(1))
     for name, technique in TECHNIQUES.items():
-        offer = plan.offer(name, ports)
+        offer = plan.draw(Row(name), ports).offer
         assert name == offer.technique
         assert technique.listens == (offer.initiator_port in LISTEN_PORTS)
         assert offer.syn is None

@@ -15,16 +15,16 @@ from punchd.words.addresses import CONNECT_PORTS, LISTEN_PORTS, PortRange
 def test_no_tuple_comes_twice() -> None:
     """A NAT remembers a tracked SYN for 120 s: its tuple is spoilt for the next attempt."""
     ports = Ports(random.Random(1), PortRange(22000, 22019), PortRange(21000, 21006))
-    drawn = [ports.draw(listens=False) for _ in range(400)]
+    drawn = [ports.draw() for _ in range(400)]
     assert 400 == len(set(drawn))
-    drawn = [ports.draw(listens=True) for _ in range(140)]
+    drawn = [ports.draw(own_listens=True) for _ in range(140)]
     assert 140 == len(set(drawn))
 
 
 def test_the_walk_begins_anew_when_every_tuple_was_drawn() -> None:
     """Tens of thousands fit; a daemon that lives longer goes round."""
     ports = Ports(random.Random(1), PortRange(22000, 22009), PortRange(21000, 21001))
-    drawn = [ports.draw(listens=False) for _ in range(101)]
+    drawn = [ports.draw() for _ in range(101)]
     assert drawn[0] == drawn[100]
 
 
@@ -32,17 +32,17 @@ def test_listeners_have_a_range_of_their_own() -> None:
     """A REPAIR bind beside a listener succeeds, so the two kinds must never share a port."""
     ports = Ports(random.Random(1))
     for _ in range(50):
-        own, peer = ports.draw(listens=True)
+        own, peer = ports.draw(own_listens=True)
         assert own in LISTEN_PORTS
         assert peer in CONNECT_PORTS
-        assert ports.draw(listens=False)[0] in CONNECT_PORTS
+        assert ports.draw()[0] in CONNECT_PORTS
 
 
 @given(st.integers(0, 2**32), st.integers(0, 2**32))
 def test_a_restarted_daemon_starts_elsewhere(one: int, other: int) -> None:
     """Else it would meet the tuples of its former life; the same dice give the same walk."""
     first, again = Ports(random.Random(one)), Ports(random.Random(one))
-    assert first.draw(listens=False) == again.draw(listens=False)
+    assert first.draw() == again.draw()
     if one != other:
-        draws = [Ports(random.Random(seed)).draw(listens=False) for seed in (one, other, one + other + 1)]
+        draws = [Ports(random.Random(seed)).draw() for seed in (one, other, one + other + 1)]
         assert len(set(draws)) > 1

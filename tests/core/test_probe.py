@@ -43,22 +43,25 @@ def test_port_keeping_nat_costs_no_further_ports(transport: str) -> None:
     assert {0, 1} >= {ask.slot for _, ask in street.asked}
 
 
+@BOTH
 @pytest.mark.parametrize("filtering", DEPENDENCES)
-def test_filtering_is_found_over_udp(filtering: Dependence) -> None:
+def test_filtering_is_found(transport: str, filtering: Dependence) -> None:
     """Who is let in decides whether the peer must wait for our packet."""
-    face = Street(nat=Nat(filtering=filtering)).run().face
+    face = Street(transport, Nat(filtering=filtering)).run().face
     assert face is not None
     assert filtering is face.nat.filtering
 
 
-def test_filtering_is_tested_from_a_port_that_knows_one_server() -> None:
+@BOTH
+def test_filtering_is_tested_from_a_port_that_knows_one_server(transport: str) -> None:
     """Asking the second address from the punch port opens the way for it: the verdict would be too kind."""
-    street = Street()
+    street = Street(transport)
     street.run()
     assert {FIRST} == {ask.server for _, ask in street.asked if ask.slot == 1}
     assert all(ask.slot == 1 for _, ask in street.asked if ask.change)
 
 
+@BOTH
 @pytest.mark.parametrize(
     "servers",
     [
@@ -68,20 +71,41 @@ def test_filtering_is_tested_from_a_port_that_knows_one_server() -> None:
     ],
     ids=["knows no second address", "ignores change-request", "claims ends that it has not"],
 )
-def test_filtering_is_unknown_where_the_server_can_not_tell(servers: Servers) -> None:
+def test_filtering_is_unknown_where_the_server_can_not_tell(transport: str, servers: Servers) -> None:
     """A false verdict is what users of such tools complain of most."""
-    face = Street(servers=servers).run().face
+    face = Street(transport, servers=servers).run().face
     assert face is not None
     assert Dependence.UNKNOWN is face.nat.filtering
 
 
-def test_filtering_over_tcp_is_unknown() -> None:
-    """No server can test it by Binding requests."""
-    street = Street("tcp")
+@pytest.mark.parametrize(
+    "stranger", [Endpoint("192.0.2.77", 50000), FIRST, Endpoint(A1, 3478), Endpoint("192.0.2.12", 3479)]
+)
+def test_call_of_a_stranger_is_no_proof(stranger: Endpoint) -> None:
+    """The port listens for a while, and the Internet knocks on all ports; the server's own end is known to the NAT."""
+    street = Street("tcp", knocks=stranger)
+    face = street.run().face
+    assert 1 in street.listening
+    assert face is not None
+    assert Dependence.ADDRESS_AND_PORT is face.nat.filtering
+
+
+def test_server_that_ignores_a_wish_over_tcp_is_not_waited_for() -> None:
+    """coturn answers the first of two requests that come in one segment, and forgets the second."""
+    street = Street("tcp", servers=Servers(changes=False, pipelines=False))
     face = street.run().face
     assert face is not None
     assert Dependence.UNKNOWN is face.nat.filtering
-    assert all(ask.change is None for _, ask in street.asked)
+    assert street.now < 101
+
+
+def test_server_that_neither_calls_nor_says_so_leaves_tcp_filtering_unknown() -> None:
+    """Over UDP silence is the NAT's; over TCP the connection stands, and it is the server's."""
+    street = Street("tcp")
+    street._call = lambda ask, source: None  # type: ignore[method-assign]
+    face = street.run().face
+    assert face is not None
+    assert Dependence.UNKNOWN is face.nat.filtering
 
 
 def test_server_with_one_address_and_two_ports_tells_address_and_port_dependence() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import random
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from acts import (
 
 from punchd.core import techniques
 from punchd.core.pair import FIRST_REFIRE_S, SYN_HOLE_S, UDP_HOLE_S
+from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES, tcp_nutss, tcp_simopen, tcp_syni
 from punchd.words.effects import (
     Abort,
@@ -298,7 +300,7 @@ def test_midstream_peers_agree_on_their_numbers() -> None:
     assert NONCE == notification.nonce
     b = type(b)(
         terms=b.terms, local=b.local, notification=notification, runnable=frozenset({offer.technique}),
-        timeout_s=1.0, now=0.0,
+        ports=Ports(random.Random(1)), timeout_s=1.0, now=0.0,
     )  # fmt: skip
     b.begin()
     assert (a.pairs[0].snd_nxt, a.pairs[0].rcv_nxt) == (b.pairs[0].rcv_nxt, b.pairs[0].snd_nxt)

@@ -4,15 +4,15 @@ It refuses to run a technique; evidence is written down by hand."""
 from __future__ import annotations
 
 import pytest
+from acts import candidate
 
 from punchd.core import verdict
 from punchd.core.pair import Evidence, Pair, Terms
 from punchd.words.errors import Code
-from punchd.words.notification import Offer
 
 
 def a_pair(technique: str = "tcp-simopen", *, blind: bool = False, evidence: Evidence | None = None) -> Pair:
-    pair = Pair(0, Offer(technique, 22001, 23001), Terms(True, bytes(16), blind=blind), [])
+    pair = Pair(0, candidate(technique), Terms(True, bytes(16), blind=blind), [])
     pair.evidence = evidence or Evidence()
     return pair
 
@@ -29,11 +29,83 @@ def a_pair(technique: str = "tcp-simopen", *, blind: bool = False, evidence: Evi
         (Evidence(peer_syn_ack=True), "answer-unacknowledged"),
         (Evidence(signals=2), "answer-unacknowledged"),
         (Evidence(own_syn_ack=True), "answer-unacknowledged"),  # the injected SYN was answered in the peer's place
+        (Evidence(connects=True), "syn-not-captured"),
+        (Evidence(connects=True, own_syn=True), "nothing-heard"),
+        (Evidence(connects=True, send_errno=1), "blocked-outgoing"),  # EPERM: the kernel's word for a rule
+        (Evidence(send_errno=1, peer_syn=True), "blocked-outgoing"),
+        (Evidence(send_errno=101), "nothing-heard"),  # ENETUNREACH is no rule
+        (Evidence(own_syn=True, peer_syn=True, peer_ttl=61), "blocked-incoming"),
+        (Evidence(own_syn=True, peer_syn_ack=True, acknowledged=True, peer_ttl=61), "blocked-incoming"),
+        (Evidence(own_syn=True, peer_syn_ack=True, peer_ttl=61), "answer-unacknowledged"),  # it was for no SYN of ours
+        (Evidence(own_syn=True, peer_syn=True, peer_ttl=1), "answer-unacknowledged"),  # IP_MINTTL kept it away
+        (Evidence(peer_syn=True, own_syn_ack=True, peer_ttl=61), "answer-unacknowledged"),
+        (Evidence(own_syn=True, other_port=40000), "from-other-port"),
+        (Evidence(own_syn=True, other_port=40000, rst_ttl=60), "from-other-port"),
     ],
 )
 def test_the_furthest_step_names_the_failure(evidence: Evidence, code: str) -> None:
     """`timeout` alone would say nothing: the code says how far the packets came."""
     assert code == verdict.pair_code(a_pair(evidence=evidence))
+
+
+def test_a_connection_that_stands_was_not_blocked() -> None:
+    """Our kernel reacted, though the ring saw no SYN-ACK of ours."""
+    pair = a_pair(evidence=Evidence(own_syn=True, peer_syn_ack=True, acknowledged=True, peer_ttl=61))
+    pair.connected = True
+    assert "answer-unacknowledged" == verdict.pair_code(pair)
+
+
+def test_made_sockets_and_blind_hosts_are_blamed_for_nothing() -> None:
+    """A made socket answers no SYN, and without the ring nobody knows what arrived or left."""
+    arrived = Evidence(peer_syn=True, peer_ttl=61)
+    assert "answer-unacknowledged" == verdict.pair_code(a_pair("tcp-midstream", evidence=arrived))
+    assert "answer-unacknowledged" == verdict.pair_code(a_pair(blind=True, evidence=arrived))
+    assert "nothing-heard" == verdict.pair_code(a_pair(blind=True, evidence=Evidence(connects=True)))
+
+
+def test_a_refusal_of_what_never_left_is_this_hosts() -> None:
+    """Its own `reject` rule sends errors over the loopback device, where the ring does not look."""
+    pair = a_pair(evidence=Evidence(connects=True, errno=111))
+    pair.fail("reset-by-peer-side", "Connection refused")
+    assert "blocked-outgoing" == verdict.pair_code(pair)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (Evidence(own_syn=True, rst_ttl=60), "RST with TTL 60: its sender is 4 hops away"),
+        (Evidence(own_syn=True, rst_ttl=254), "RST with TTL 254: its sender is 1 hops away"),
+        (Evidence(own_syn=True, other_port=40000), "port 40000, not 23001"),
+        (Evidence(icmp=(3, 13, "203.0.113.1")), "administratively prohibited from 203.0.113.1"),
+        (Evidence(icmp=(3, 99, "203.0.113.1")), "ICMP type 3 code 99 from 203.0.113.1"),
+        (Evidence(send_errno=1), "Operation not permitted"),
+        (Evidence(own_syn=True), "tried tcp-simopen"),
+    ],
+)
+def test_the_message_says_what_came_back(evidence: Evidence, words: str) -> None:
+    """A person reads the message; the cause is for programs."""
+    assert words in verdict.failure([a_pair(evidence=evidence)]).message
+
+
+@pytest.mark.parametrize(("ttl", "whose"), [(57, "that of the peer's own packets"), (60, "come with 57")])
+def test_a_reset_is_compared_with_the_peers_own_ttl(ttl: int, whose: str) -> None:
+    """Whose TTL it is tells the peer's host from a box on the way."""
+    pair = a_pair(evidence=Evidence(own_syn=True, rst_ttl=ttl, peer_ttl=57))
+    assert whose in verdict.failure([pair]).message
+
+
+def test_two_pairs_of_one_technique_keep_both_their_causes() -> None:
+    """The second must not hide what the first had seen."""
+    first = a_pair("tcp-direct", evidence=Evidence(own_syn=True, rst_ttl=60))
+    cause = verdict.failure([first, a_pair("tcp-direct"), a_pair("udp"), a_pair("tcp-direct")]).cause
+    assert ["tcp-direct", "tcp-direct#2", "udp", "tcp-direct#3"] == list(cause)
+    assert ["reset-by-peer-side", "nothing-heard"] == [cause[key]["code"] for key in ("tcp-direct", "tcp-direct#2")]
+
+
+def test_what_this_host_blocks_is_told_before_what_was_not_heard() -> None:
+    """Of the two it is the one that can be mended here."""
+    pairs = [a_pair("tcp-midstream"), a_pair(evidence=Evidence(connects=True)), a_pair("udp")]
+    assert "syn-not-captured" == verdict.failure(pairs).code
 
 
 def test_a_failed_pair_keeps_its_own_code() -> None:
@@ -43,10 +115,11 @@ def test_a_failed_pair_keeps_its_own_code() -> None:
     assert "port-taken" == verdict.pair_code(pair)
 
 
-def test_a_refusal_by_icmp_is_not_taken_for_a_reset() -> None:
-    """The kernel says ECONNREFUSED to both; the packets know better."""
+@pytest.mark.parametrize("code", ["reset-by-peer-side", "socket-lost"])
+def test_a_refusal_by_icmp_is_not_taken_for_a_reset(code: str) -> None:
+    """The kernel says ECONNREFUSED to both, or EHOSTUNREACH; the packets know better."""
     pair = a_pair(evidence=Evidence(icmp=(3, 3, "198.51.100.2")))
-    pair.fail("reset-by-peer-side", "Connection refused")
+    pair.fail(code, "as the errno says")
     assert "refused-by-icmp" == verdict.pair_code(pair)
 
 
@@ -70,8 +143,11 @@ def test_the_cause_holds_what_was_seen() -> None:
         "peer_heard": False,
         "own_syn_left": True,
         "own_syn_ack_left": False,
+        "peer_syn_came": False,
+        "peer_syn_ack_came": False,
         "rst_ttl": 61,
-        "icmp": {"type": 3, "code": 1, "sender": "198.18.12.2"},
+        "rst_hops": 3,
+        "icmp": {"type": 3, "code": 1, "sender": "198.18.12.2", "words": "host unreachable from 198.18.12.2"},
         "errno": 111,
         "what": "Connection refused",
     } == verdict.failure([pair]).cause["tcp-simopen"]
@@ -95,6 +171,7 @@ def test_unknown_codes_pass_through() -> None:
 def test_every_code_with_words_is_in_the_table_of_errors() -> None:
     """Clients look up who must act by the code."""
     for code in ("answer-unacknowledged", "reset-by-peer-side", "refused-by-icmp", "nothing-heard", "syn-not-captured",
-                 "port-taken", "port-refused", "host-refused"):  # fmt: skip
+                 "blocked-outgoing", "blocked-incoming", "from-other-port", "port-taken", "port-refused",
+                 "host-refused"):  # fmt: skip
         assert code == Code(code)
         assert code != verdict.pair_message(code)

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from punchd.core.attempt import Attempt, Initiating, State
+from punchd.core.attempt import Attempt, State
+from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.daemon.journal import JournalFile, Journals, head_of
 from punchd.replay import replay
 from punchd.words.events import Settled
+from punchd.words.plan import Row
 
 
 def an_attempt() -> Initiating:
     return Initiating(
         terms=Terms(True, bytes(range(16))), local="10.0.1.2", public="203.0.113.2", remote="198.51.100.2",
-        techniques=["tcp-simopen"], ports=Ports(random.Random(1)), timeout_s=1.0, now=5.0,
+        rows=[Row("tcp-simopen")], ports=Ports(random.Random(1)), timeout_s=1.0, now=5.0,
     )  # fmt: skip
 
 

@@ -184,7 +184,7 @@ def test_an_endless_line_costs_one_limit_of_memory(run: Any) -> None:
             for _ in range(40):
                 await asyncio.to_thread(client.sendall, b"x" * 65536)
             await until(lambda: house.events)
-            assert len(house.connection._input) <= 2 * connection_module.LINE_MAX_LEN
+            assert len(house.connection._rest) <= 2 * connection_module.LINE_MAX_LEN
             assert ["overlong"] == house.events
 
     run(story)

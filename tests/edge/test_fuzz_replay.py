@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
-PURE = [CSRC / f"{name}.c" for name in ("checksum", "options", "segment", "frame", "filter", "flows")]
+PURE = [CSRC / f"{name}.c" for name in ("checksum", "options", "segment", "frame", "filter", "flows", "sieve")]
 FLAGS = [
     "-std=c11",
     "-g",

@@ -143,6 +143,24 @@ class TestSegments:
             except ValueError:
                 pass
 
+    @given(made, st.lists(st.tuples(u32, u32, u16, u16), min_size=1, max_size=5))
+    def test_a_spray_is_its_segments_built_one_by_one(self, segment: Segment, shots: list[tuple[int, ...]]) -> None:
+        """A thousand probes are made from one template; each must be the packet that it would be alone."""
+        alone = [
+            build(replace(segment, seq=seq, ack=ack, src_port=src_port, dst_port=dst_port))
+            for seq, ack, src_port, dst_port in shots
+        ]
+        out = bytearray(120 * len(shots))
+        step = native.spray(segment, native.Shots(shots), out)
+        assert alone == [bytes(out[i * step : (i + 1) * step]) for i in range(len(shots))]
+
+    def test_a_spray_into_too_little_room_writes_nothing(self) -> None:
+        """The buffer is the caller's: one byte beyond it is somebody else's."""
+        out = bytearray(79)
+        with pytest.raises(ValueError, match="room"):
+            native.spray(PLAIN, native.Shots([(1, 2, 3, 4)] * 2), out)
+        assert bytes(79) == bytes(out)
+
     @given(made, st.integers(0, 119), u8)
     def test_one_altered_byte_never_passes_for_something_unbuildable(self, seg: Segment, at: int, new: int) -> None:
         """What parses without payload can be built again: no field escapes its range."""
@@ -270,6 +288,17 @@ class TestFlows:
         quoted = bytearray(build(SYN)[:28])
         quoted[9] = UDP
         assert 77 == flows.get_quoted(icmp(bytes(quoted)))
+
+    def test_a_flow_of_any_port_is_one_of_its_own(self) -> None:
+        """Dropping the one must not drop the other, and an ICMP error is never about the one without a port."""
+        flows = flows_with(SYN)
+        flows.put(SYN.src, SYN.src_port, remote=SYN.dst, remote_port=None, protocol=TCP, token=78)
+        assert [77, 78, 0] == [
+            flows.get(SYN.src, SYN.src_port, remote=SYN.dst, remote_port=port, protocol=TCP)
+            for port in (SYN.dst_port, None, 0)
+        ]
+        assert flows.drop(SYN.src, SYN.src_port, remote=SYN.dst, remote_port=None, protocol=TCP)
+        assert 77 == flows.get_quoted(icmp(build(SYN)[:28]))
 
     @given(st.lists(st.tuples(st.sampled_from("pdg"), st.integers(0, 40), st.integers(1, 2**64 - 1)), max_size=200))
     def test_the_table_behaves_like_a_dict(self, steps: list[tuple[str, int, int]]) -> None:

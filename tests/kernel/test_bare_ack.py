@@ -12,7 +12,7 @@ from punchd.edge import native
 pytestmark = pytest.mark.kernel
 
 TCPI_SND_WND = 228
-CODES = [native.WINDOW_FIRE, native.WINDOW_ANSWER, native.WINDOW_COMMIT]
+CODES = [native.WINDOW_PRIME, native.WINDOW_FIRE, native.WINDOW_ANSWER, native.WINDOW_COMMIT]
 
 
 def numbers(net: Net, near: socket.socket, far: socket.socket) -> native.Segment:

@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from netns import A, B, Net, fresh_port
@@ -23,12 +24,12 @@ TOKEN = 4711
 class Bench:
     """A ring on host a, one known flow, and raw senders on both hosts."""
 
-    def __init__(self, net: Net, frames: int = 64) -> None:
+    def __init__(self, net: Net, frames: int = 64, *, sift: bool = True) -> None:
         self.port, self.far_port = fresh_port(), fresh_port()
         self.flows = Flows(16)
         self.flows.put(A, self.port, remote=B, remote_port=self.far_port, protocol=socket.IPPROTO_TCP, token=TOKEN)
         with net.inside("a"):
-            self.ring = Ring(LO, HI, hole_ttl=TTL, flows=self.flows, frames=frames)
+            self.ring = Ring(LO, HI, hole_ttl=TTL, flows=self.flows, frames=frames, sift=sift)
         self.a, self.b = net.sender("a"), net.sender("b")
 
     def out(self, *, flags: int, ttl: int = 64, port: int = 0, seq: int = 1, window: int = 1000) -> Segment:
@@ -55,9 +56,11 @@ class Bench:
         self.b.close()
 
 
-@pytest.fixture
-def bench(net: Net) -> Iterator[Bench]:
-    made = Bench(net)
+@pytest.fixture(params=[False, True], ids=["filter", "sieve"])
+def bench(net: Net, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """By the classic filter alone, and with the sieve behind it: both must tell the same."""
+    made = Bench(net, sift=request.param)
+    assert made.ring.sifts == request.param
     yield made
     made.close()
 
@@ -94,7 +97,7 @@ def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Benc
         bench.back(flags=SYN), bench.back(flags=SYN | ACK),
         bench.back(flags=RST), bench.back(flags=RST | ACK),
         bench.back(flags=ACK, window=native.WINDOW_FIRE), bench.back(flags=ACK, window=native.WINDOW_ANSWER),
-        bench.back(flags=ACK, window=native.WINDOW_COMMIT),
+        bench.back(flags=ACK, window=native.WINDOW_COMMIT), bench.back(flags=ACK, window=native.WINDOW_PRIME),
     ]  # fmt: skip
     bench.b.send([*kept, bench.back(flags=ACK), bench.back(flags=ACK | native.FLAG_PSH, window=native.WINDOW_FIRE)])
     expected = [(s.flags, 63) for s in kept]
@@ -105,6 +108,38 @@ def test_segments_of_other_flows_and_ports_are_not_told(bench: Bench) -> None:
     """The ring sees the whole punch range; Python must only hear of its own attempts."""
     bench.a.send([bench.out(flags=SYN, port=fresh_port()), bench.out(flags=SYN, port=LO - 1)])
     assert [] == segments(bench.seen(), outgoing=True)
+
+
+def test_segments_from_another_port_are_told_with_it_where_asked_for(bench: Bench) -> None:
+    """A NAT of the peer's that changes ports is to be seen; what leaves to another port is somebody else's."""
+    stray = fresh_port()
+    elsewhere = [replace(bench.back(flags=SYN), src_port=stray), bench.back(flags=SYN)]
+    bench.b.send(elsewhere)
+    assert [0] == [s.other_port for s in bench.seen() if isinstance(s, Seen) and not s.outgoing]
+    bench.flows.put(A, bench.port, remote=B, remote_port=None, protocol=socket.IPPROTO_TCP, token=TOKEN + 1)
+    bench.b.send(elsewhere)
+    bench.a.send([replace(bench.out(flags=SYN), dst_port=stray)])
+    seen = [(s.token, s.outgoing, s.other_port) for s in bench.seen() if isinstance(s, Seen) and s.flags == SYN]
+    assert [(TOKEN, False, 0), (TOKEN + 1, False, stray)] == sorted(seen)
+
+
+def test_foreign_segments_wake_nobody_when_the_ring_sifts(net: Net) -> None:
+    """A scan of the punch range by strangers must not cost the daemon its loop; a new flow is heard at once."""
+    bench = Bench(net)
+    try:
+        port = fresh_port()
+        stray = Segment(src=B, dst=A, src_port=bench.far_port, dst_port=port, seq=1, flags=SYN)
+        bench.b.send([stray])
+        assert not bench.readable(0.1)
+        tuple_ = {"remote": B, "remote_port": bench.far_port, "protocol": socket.IPPROTO_TCP}
+        bench.flows.put(A, port, **tuple_, token=7)
+        bench.b.send([stray])
+        assert [7] == [s.token for s in bench.seen() if not s.outgoing]
+        bench.flows.drop(A, port, **tuple_)
+        bench.b.send([stray])
+        assert not bench.readable(0.1)
+    finally:
+        bench.close()
 
 
 def test_time_exceeded_of_a_known_flow_is_seen_with_its_sender(bench: Bench) -> None:

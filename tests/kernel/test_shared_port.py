@@ -28,17 +28,18 @@ def test_connected_udp_socket_gets_its_peers_datagrams_and_the_other_the_rest() 
         peer.bind((HERE, 0))
         probe = Datagrams((HERE, 0))
         port = probe.sock.getsockname()[1]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as punched:
-            punched.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            punched.bind((HERE, port))
-            punched.connect(peer.getsockname())
-            for _ in range(8):
-                peer.sendto(b"peer", (HERE, port))
-                server.sendto(b"server", (HERE, port))
-            assert [b"peer"] * 8 == [punched.recv(100) for _ in range(8)]
-            received = [probe.receive() for _ in range(8)]
-            assert [(b"server", Endpoint(*server.getsockname()))] * 8 == received
-            assert probe.receive() is None
+        with sockets.datagram((HERE, port), peer.getsockname(), shared=True) as punched:
+            for handed_over in (False, True):
+                if handed_over:  # an option like any other: the application gets a socket as new
+                    sockets.restore(punched, bytes(8))
+                    assert 0 == punched.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+                for _ in range(8):
+                    peer.sendto(b"peer", (HERE, port))
+                    server.sendto(b"server", (HERE, port))
+                assert [b"peer"] * 8 == [punched.recv(100) for _ in range(8)]
+                received = [probe.receive() for _ in range(8)]
+                assert [(b"server", Endpoint(*server.getsockname()))] * 8 == received
+                assert probe.receive() is None
         probe.close()
 
 

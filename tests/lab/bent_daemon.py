@@ -15,11 +15,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import punchd.daemon.admission
 import punchd.daemon.service
 import punchd.edge.nfqueue
 import punchd.edge.sockets
 from punchd import __main__ as program
 
+admission: Any = punchd.daemon.admission
 service: Any = punchd.daemon.service
 sockets: Any = punchd.edge.sockets
 nfqueue: Any = punchd.edge.nfqueue
@@ -66,6 +68,20 @@ def no_belt() -> None:
 def no_braces() -> None:
     """The verdict lets every ICMP error pass: only IP_MINTTL keeps sockets alive."""
     nfqueue.IcmpQueue._judge = lambda self, packet: packet.accept()
+
+
+@bend
+def chosen() -> None:
+    """Attempts take the ports that the file beside its socket names, own and peer's, instead of drawn ones."""
+    original = admission.Initiating
+    file = Path(sys.argv[sys.argv.index("--socket") + 1] + ".ports")
+
+    class Chosen:
+        def draw(self, *, listens: bool) -> tuple[int, int]:
+            own, peer = json.loads(file.read_text())
+            return own, peer
+
+    admission.Initiating = lambda **keys: original(**keys | {"ports": Chosen()})
 
 
 @bend

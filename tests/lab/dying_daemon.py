@@ -38,8 +38,8 @@ def mortal(after: int) -> None:
         return performing
 
     class Driver(original):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(*arguments, **keywords)
             self._table = {kind: wrap(perform) for kind, perform in self._table.items()}
 
     class Service(service.Service):

@@ -20,7 +20,7 @@ async def punched(path: str, place: str, name: str) -> socket.socket:
     async with Meeting(host, int(port), name) as meeting, connect(path) as daemon:
         print("ready", flush=True)
         told = await meeting.hear()
-        attempt = await daemon.respond(told.notification, from_=[address_of(told.endpoint)])
+        attempt = await daemon.respond(told.notification, from_=[address_of(told.seen)])
         return (await attempt.result()).socket
 
 

@@ -60,7 +60,7 @@ def build(packet: Packet) -> bytes:
     if packet.protocol == socket.IPPROTO_TCP:
         body = struct.pack(
             "!HHIIBBHHH", packet.sport, packet.dport, packet.seq, packet.ack, 0x50, packet.flags, 65535, 0, 0
-        )
+        ) + bytes(packet.payload_len)
         at = 16
     else:
         body = struct.pack("!HHHH", packet.sport, packet.dport, 12, 0) + b"test"

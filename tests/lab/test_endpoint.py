@@ -17,20 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from duo import Talker
-from running import Daemon, held_sockets
+from duo import Talker, duo
+from running import BENT, NOBODY, Daemon, held_sockets
 
 from punchd import client
+from punchd.core.techniques import TECHNIQUES
 from punchd.lab.endpoints import SECOND, start_coturn, start_own
 from punchd.lab.namespace import Namespace
+from punchd.lab.pair import DAEMON
 from punchd.lab.topology import SERVER, Lab
 from punchd.wire.descriptor import decode_descriptor
+from punchd.wire.stun import decode_answer, encode_request, message_len
+from punchd.words.addresses import Endpoint
+from punchd.words.probing import Change
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 INDEPENDENT, STRICTEST = "endpoint-independent", "address-and-port-dependent"
 KEEPING = (INDEPENDENT, STRICTEST, "preserving", 0)
-# mapping, filtering (which UDP alone can tell), allocation, step: in the words of the kinds' pages
+# mapping, filtering (over TCP our own server alone can tell), allocation, step: in the words of the kinds' pages
 PAGES = {
     "open": (INDEPENDENT, INDEPENDENT, "preserving", 0),
     "cone": (INDEPENDENT, INDEPENDENT, "preserving", 0),
@@ -44,6 +49,7 @@ PAGES = {
     "sequential:step=2,foreign=20": (STRICTEST, STRICTEST, "sequential", 2),
     "sequential:step=-1": (STRICTEST, STRICTEST, "sequential", -1),
 }
+UNPRIVILEGED = (sys.executable, "-m", "punchd.lab.unprivileged", "none")
 OWN_PORTS = (3488, 3489)  # beside coturn's
 
 
@@ -58,7 +64,7 @@ def test_class_found_is_what_the_kinds_page_says(kind: str) -> None:
                 for transport in ("udp", "tcp"):
                     found = report[transport]
                     mapping, filtering, allocation, step = PAGES[kind]
-                    filtering = filtering if transport == "udp" else "unknown"
+                    filtering = filtering if transport == "udp" or servers == own else "unknown"
                     assert (mapping, filtering, allocation, step) == (
                         found["mapping"], found["filtering"], found["allocation"], found["step"],
                     ), (transport, servers, found)  # fmt: skip
@@ -126,6 +132,40 @@ def _entries(lab: Lab, transport: str, port: int) -> list[str]:
     ]  # fmt: skip
 
 
+def test_own_server_calls_nobody_but_the_asker_and_not_too_often(street: Lab) -> None:
+    """Whoever could make it call others would have a cannon; whoever is called too often gets plain answers instead."""
+    request = encode_request(bytes(12), Change(address=False, port=True))
+    tcp = (socket.AF_INET, socket.SOCK_STREAM)
+    with street.b.socket(*tcp) as line, street.b.socket(*tcp) as port:
+        for sock in (line, port):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((street.b.address, 23456))
+            sock.settimeout(5)
+        line.connect((SERVER, 3478))
+        port.listen(32)
+        began = time.monotonic()
+        line.sendall(request * 20)
+        callers = [_caller(port) for _ in range(4)]
+        heard = b""
+        while len(heard) < 16 * (length := message_len(heard) or 1 << 20):
+            heard += line.recv(4096)
+        answers = [decode_answer(heard[at : at + length]) for at in range(0, len(heard), length)]
+        assert [Endpoint(street.public_b, 23456)] * 16 == [answer.mapped for answer in answers if answer is not None]
+        assert {SERVER} == {address for address, _ in callers}
+        assert not {3478, 3479} & {number for _, number in callers}
+        if time.monotonic() - began < 1:  # else this machine is too slow to tell
+            port.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                port.accept()
+
+
+def _caller(port: socket.socket) -> tuple[str, int]:
+    sock, source = port.accept()
+    sock.close()
+    address, number = source
+    return str(address), int(number)
+
+
 def test_keepalive_holds_the_mapping_and_cancel_lets_it_go(street: Lab, daemon: Daemon) -> None:
     """The NAT forgets UDP after 2 s here; a punch minutes later must find the port."""
     with client.connect_blocking(daemon.path) as caller:
@@ -175,19 +215,39 @@ def test_caller_that_goes_takes_its_ports_along(street: Lab, daemon: Daemon) -> 
     assert daemon.fds() <= fds
 
 
-def test_punch_leaves_from_a_kept_port_while_it_is_kept(street: Lab, daemon: Daemon) -> None:
-    """The point of keeping it: another connection from the same port, through the same NAT, at the same time."""
-    with client.connect_blocking(daemon.path) as caller, street.b.socket(socket.AF_INET, socket.SOCK_STREAM) as peer:
-        peer.bind((street.b.address, 9000))
-        peer.listen()
-        report = caller.keep_endpoint(transport="tcp").found().report["tcp"]
-        with street.a.socket(socket.AF_INET, socket.SOCK_STREAM) as punched:
-            punched.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            punched.bind((street.a.address, report["local_port"]))
-            punched.connect((street.b.address, 9000))
-            seen, (address, port) = peer.accept()
-            seen.close()
-        assert report["public"] == f"{address}:{port}"
+@pytest.mark.parametrize(
+    ("kinds", "command_b", "techniques"),
+    [
+        (("untracked", "untracked"), DAEMON, sorted(set(TECHNIQUES) - {"tcp-direct"})),
+        (("open", "linux"), UNPRIVILEGED, ["tcp-direct", "tcp-simopen", "udp"]),
+    ],
+    ids=["root", "unprivileged"],
+)
+def test_punch_leaves_from_kept_ports_while_they_are_kept(
+    kinds: tuple[str, str], command_b: tuple[str, ...], techniques: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The point of keeping them: both sides punch from these very ports, beside keepalives."""
+    monkeypatch.setenv("PUNCHD_UID", str(NOBODY if command_b == UNPRIVILEGED else 0))
+    options = ["--stun", SERVER, "--keepalive", "0.5"]
+    with duo(*kinds, command_a=(*BENT, "chosen"), command_b=command_b, options=options) as both:
+        start_own(both.lab)
+        for technique in techniques:
+            transport = technique.partition("-")[0]
+            with client.connect_blocking(both.a.path) as near, client.connect_blocking(both.b.path) as far:
+                kept = [caller.keep_endpoint() for caller in (near, far)]
+                ports = [one.found().report[transport]["local_port"] for one in kept]
+                Path(f"{both.a.path}.ports").write_text(json.dumps(ports), encoding="ascii")
+                with both.punched(technique) as (one, other):
+                    assert ports == [int(end.local.rpartition(":")[2]) for end in (one, other)]
+                    assert one.remote == f"{both.lab.public_b}:{ports[1]}"
+                    one.socket.sendall(b"hello")
+                    assert b"hello" == other.socket.recv(100)
+                    time.sleep(1.2)  # two keepalives
+                    statuses = [caller.status() for caller in (near, far)]
+                    assert [1, 1] == [len(status["endpoints"]) for status in statuses]
+                    other.socket.sendall(b"you too")
+                    assert b"you too" == one.socket.recv(100)
+                assert "mapping lost" not in both.a.log() + both.b.log(), technique
 
 
 @pytest.mark.parametrize(
@@ -241,8 +301,7 @@ def test_daemon_that_ends_says_so_to_whoever_keeps_an_endpoint(street: Lab) -> N
 
 def test_endpoint_is_found_without_any_capability(street: Lab) -> None:
     """Asking needs no privilege."""
-    command = [sys.executable, "-m", "punchd.lab.unprivileged", "none"]
-    with Daemon(street.a, command=command) as daemon, Talker(daemon.path) as talker:
+    with Daemon(street.a, command=UNPRIVILEGED) as daemon, Talker(daemon.path) as talker:
         report = talker.ask({"id": "1", "call": "endpoint", "servers": [SERVER]})["report"]
     assert (INDEPENDENT, INDEPENDENT) == (report["udp"]["mapping"], report["tcp"]["mapping"])
 
@@ -255,11 +314,11 @@ def test_daemon_without_servers_asks_for_some(street: Lab) -> None:
 
 def test_netcheck_shows_verdicts_beside_raw_data(daemon: Daemon) -> None:
     """For a person; the same as JSON for a script."""
-    shown = _punchctl(daemon, "netcheck", "--server", SERVER, "--server", "192.0.2.77")
+    shown = punchctl(daemon, "netcheck", "--server", SERVER, "--server", "192.0.2.77")
     for words in ("UDP", "TCP", INDEPENDENT, STRICTEST, "ports are kept", f"{SECOND}:3479", "no answer to 3 requests"):
         assert words in shown
-    said = json.loads(_punchctl(daemon, "netcheck", "--json", "--transport", "udp"))
-    assert {"host", "udp"} == set(said["report"])
+    said = json.loads(punchctl(daemon, "netcheck", "--json", "--transport", "udp"))
+    assert {"host", "ttl", "udp"} == set(said["report"])
     assert said["descriptor"].startswith("ZTE")
 
 
@@ -269,7 +328,7 @@ def test_packages_of_dev_include_the_real_stun_server() -> None:
     assert " coturn" in (Path(__file__).parents[2] / "dev").read_text(encoding="utf-8")
 
 
-def _punchctl(daemon: Daemon, *arguments: str) -> str:
+def punchctl(daemon: Daemon, *arguments: str) -> str:
     argv = [sys.executable, "-c", "from punchd.ctl import main; main()", *arguments]
     done = subprocess.run(
         argv, env=os.environ | {"PUNCHD_SOCKET": daemon.path}, capture_output=True, text=True, check=True

@@ -38,7 +38,7 @@ MUST_FAIL = {
     ("linux", "linux", DIRECT): (NOTHING, NOTHING),
     ("linux-reject", "linux-reject", SYNI): (NOTHING, UNACKNOWLEDGED),
     ("linux-reject", "linux-reject", NUTSS): (UNACKNOWLEDGED, NOTHING),
-    ("linux-reject", "linux-reject", DIRECT): (NOTHING, "reset-by-peer-side"),
+    ("linux-reject", "linux-reject", DIRECT): ("reset-by-peer-side", "reset-by-peer-side"),
     ("linux-synfilter", "linux-synfilter", SIMOPEN): (NOTHING, NOTHING),
     ("linux-synfilter", "linux-synfilter", NUTSS): (NOTHING, NOTHING),
     ("linux-synfilter", "linux-synfilter", SYNI): (NOTHING, UNACKNOWLEDGED),

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from punchd.lab.pages import BARE, KINDS, boxes, check, ports
+from punchd.lab.pages import BARE, KINDS, boxes, check, check_pair, ports
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,13 @@ from punchd.lab.pages import BARE, KINDS, boxes, check, ports
         ("linux/firewall", "stand alone"),
         ("linux/cgn/linux", "4 layers"),
         ("sequential:pace=1", "no parameter 'pace'; it has: step, foreign"),
-        ("linux:step=1", "no parameter 'step'; it has: none"),
+        ("linux:step=1", "no parameter 'step'; it has: hairpin"),
+        ("open:step=1", "no parameter 'step'; it has: none"),
+        ("linux:hairpin=2", "no sense"),
+        ("same:open", "can't be shared"),
+        ("same:untracked", "can't be shared"),
+        ("same:cgn", "can't be shared"),
+        ("same:linux/linux", "no kind 'same'"),
         ("sequential:step=0", "no sense"),
         ("sequential:foreign=-1", "no sense"),
         ("sequential:step=two", "a whole number, not 'two'"),
@@ -29,6 +35,17 @@ def test_a_kind_that_cannot_be_is_refused_by_name(kind: str, complaint: str) -> 
     """The lab's user types these; what is wrong, and what there is, must be in the answer."""
     with pytest.raises(ValueError, match=re.escape(complaint)):
         check(kind)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("same:linux", "linux"), ("same:linux", "same:linux-reject"), ("same:linux", "same:linux:hairpin=1")]
+)
+def test_a_shared_box_is_named_by_both_sides(a: str, b: str) -> None:
+    """One of two would be a lab that nobody asked for."""
+    with pytest.raises(ValueError, match="in the same words"):
+        check_pair(a, b)
+    check_pair(a, a)
+    check_pair("linux/same:random", "same:random")
 
 
 def test_every_kind_stands_alone_and_the_cgn_is_two() -> None:

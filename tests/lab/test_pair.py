@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +58,66 @@ def test_loss_costs_time_but_no_run_and_udp_repeats_what_is_missing() -> None:
     assert 6 == result.ok
 
 
+@pytest.mark.parametrize(("endpoint", "asked"), [("join", 1), ("run", 3)])
+def test_descriptors_reach_the_initiator_by_the_side_channel(endpoint: str, asked: int) -> None:
+    """Asked for once or anew for each run, both sides' descriptors stand in A's request."""
+    with Lab("open", "open", echo=None) as lab:
+        with Pair(lab, daemon=PLAIN) as pair:
+            result = pair.run("udp", runs=3, endpoint=endpoint)
+            requests = _requests(pair, "a")
+    assert 3 == result.ok
+    initiated = [request for request in requests if request["call"] == "initiate"]
+    assert 3 == len(initiated)
+    assert {(f"ZTE{lab.b.address}", f"ZTE{lab.a.address}")} == {(one["peer"], one["self"]) for one in initiated}
+    endpoints = [request for request in requests if request["call"] == "endpoint"]
+    assert [(True, "udp")] * asked == [(one["keep"], one["transport"]) for one in endpoints]
+    let_go = {request["attempt"] for request in requests if request["call"] == "cancel"}
+    assert ({one["id"] for one in endpoints} if endpoint == "run" else set()) == let_go
+
+
+def test_endpoint_that_is_not_found_has_its_own_code() -> None:
+    """A run that never began must not look like a NAT that blocks."""
+    with Lab("linux", "open", echo=None) as lab:
+        with Pair(lab) as pair:
+            pair.run("udp", runs=1)
+            for place in (lab.a, lab.b):
+                place.nft("table ip mute { chain out { type filter hook output priority 0; ip daddr 192.0.2.10 "
+                          "udp dport 3478 drop; }; }")  # fmt: skip
+            result = pair.run("udp", runs=1, endpoint="run")
+    assert ({"no-answer": 1}, {"no-answer": 1}) == (result.causes_a, result.causes_b)
+
+
+def test_responders_own_message_reaches_the_open_attempt() -> None:
+    """The second message is what some pairs of NATs need; without it the initiator here waits in vain."""
+    with Lab("open", "open", echo=None) as lab:
+        with Pair(lab, daemon=[*PLAIN, "--second"]) as pair:
+            result = pair.run("udp", runs=2, timeout_ms=2000)
+            notified = [request for request in _requests(pair, "a") if request["call"] == "notify"]
+    assert 2 == result.ok
+    assert [("a0", "and again"), ("a1", "and again")] == [(one["attempt"], one["notification"]) for one in notified]
+
+
+def test_side_delay_is_told_only_when_it_is_wanted() -> None:
+    """It is the path of the side channel, through the server, and what was added to it."""
+    with Lab("open", "open", delay_ms=10, echo=None) as lab:
+        with Pair(lab, daemon=PLAIN) as pair:
+            pair.run("udp", runs=1)
+            pair.run("udp", runs=1, side_delay_ms=5, tell_side_delay=True)
+            told = [one.get("side_delay_ms") for one in _requests(pair, "a") if one["call"] == "initiate"]
+    assert [None, 15] == told
+
+
+def test_hopeless_cell_opens_its_other_runs_together() -> None:
+    """Each failure costs the whole timeout; twenty of them in a row would make the matrix take a day."""
+    with Lab("linux-reject", "linux-reject", echo=None) as lab:
+        with Pair(lab, daemon=PLAIN) as pair:
+            begun = time.monotonic()
+            result = pair.run("tcp-simopen", runs=12, parallel=2, hurry=True, timeout_ms=1000)
+            took_s = time.monotonic() - begun
+    assert 12 == result.causes_a.total()
+    assert took_s < 6 * 1.0  # two at a time they would take six rounds
+
+
 def test_unprivileged_daemons_hold_no_capability() -> None:
     """`--unprivileged` must mean it, or the tests without privileges prove nothing."""
     with Lab("open", "open", echo=None) as lab:
@@ -95,3 +157,8 @@ def test_json_is_one_object_on_the_last_line() -> None:
     }.items() <= line.items()
     assert line["time_a_ms"]["median"] <= line["time_a_ms"]["worst"]
     assert "ip netns add" in done.stderr
+
+
+def _requests(pair: Pair, role: str) -> list[dict[str, Any]]:
+    """What the plain daemon was asked."""
+    return [json.loads(line) for line in pair.log(role).read_text().splitlines() if line.startswith("{")]

@@ -17,6 +17,8 @@ from duo import Duo, Talker, duo, initiate
 from running import Daemon, answers, punch_sockets, tables
 
 from punchd.core.plan import AUTO
+from punchd.wire.peer import decode_notification, encode_second
+from punchd.words.notification import Ready, SecondMessage
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -43,6 +45,47 @@ def test_transcript_of_the_page_is_what_happens(both: Duo) -> None:
         assert (id, "ok", 1, "tcp-simopen") == (final["id"], final["status"], final["fds"], final["technique"])
         assert local == final["local"].partition(":")[0]
     assert finals[0]["local"].partition(":")[2] == finals[1]["remote"].partition(":")[2]
+
+
+@pytest.mark.parametrize("technique", ["tcp-simopen", "tcp-midstream", "udp"])
+def test_a_second_message_saves_an_attempt_whose_port_is_taken(both: Duo, technique: str) -> None:
+    """A local program on one of ten thousand ports is no reason to fail where the application carries messages back."""
+    transport = technique.partition("-")[0]
+    request = initiate(both.lab, "") | {"techniques": [technique], "transport": transport}
+    with Talker(both.a.path) as near, Talker(both.b.path) as far:
+        near.say(request)
+        text = near.hear()["notification"]
+        port = decode_notification(text).offers[0].responder_port
+        kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
+        with both.lab.b.socket(socket.AF_INET, kind) as service:
+            service.bind(("0.0.0.0", port))
+            if transport == "tcp":
+                service.listen()
+            far.say({"id": "1", "call": "respond", "notification": text})
+            lines = [far.hear(), far.hear()]
+            (back,) = [line["notification"] for line in lines if line["stage"] == "notify"]
+            assert {"id": "n", "status": "ok"} == near.ask({**NOTIFY, "notification": back})
+            finals = [far.final(), near.final()]
+    assert [(technique, 1)] * 2 == [(final["technique"], final["fds"]) for final in finals]
+    assert port != int(finals[0]["local"].partition(":")[2])
+
+
+def test_second_messages_that_lie_are_refused_and_cost_nothing(both: Duo) -> None:
+    """Of another attempt, altered, none at all, or for a responder."""
+    forged = encode_second(SecondMessage(bytes(16), (Ready(0, 30000),)))
+    with Talker(both.a.path) as near, Talker(both.b.path) as far:
+        near.say(initiate(both.lab, "auto"))
+        text = near.hear()["notification"]
+        for lie in (forged, forged[:-1], text, "x"):
+            assert "notification-broken" == near.ask({**NOTIFY, "notification": lie})["code"]
+        far.say({"id": "1", "call": "respond", "notification": text})
+        own = encode_second(SecondMessage(decode_notification(text).nonce, (Ready(0, 30000),)))
+        far.say({**NOTIFY, "notification": own})
+        assert "bad-value" == next(line for line in iter(far.hear, None) if line["id"] == "n")["code"]
+        assert "ok" == near.final()["status"]
+
+
+NOTIFY = {"id": "n", "call": "notify", "attempt": "1"}
 
 
 def test_list_names_each_failure_on_its_way(both: Duo) -> None:

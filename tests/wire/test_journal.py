@@ -13,7 +13,7 @@ from punchd.wire.journal import EVENTS, Head, JournalError, as_written, decode, 
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.addresses import Endpoint
-from punchd.words.notification import Notification, Offer, Syn
+from punchd.words.notification import Notification, Offer, Ready, SecondMessage, Syn
 from punchd.words.outcomes import Failed, Progress, Punched
 
 HEAD = Head(
@@ -28,6 +28,7 @@ EFFECTS: list[do.Effect] = [
     do.Materialise(0, 1, 2), do.OpenDatagram(0, b"\0tag"), do.SetTtl(0, 2), do.Resend(0, b"\xff\x00"),
     do.Inject(0, Syn(1, 2, 3, 4, False, 5)), do.Tell(0, seen.Signal.COMMIT), do.Clear(0, 2, 3), do.ClosePair(0),
     do.Notify(HEAD.notification or typing.cast(Notification, None)), do.Report(Progress("trying", "udp")),
+    do.CallBack(SecondMessage(bytes(16), (Ready(1, 2),))),
     do.HandOver(0, "udp", outcome=PUNCHED), do.Finish(Failed("cancelled", "", "", {"udp": {"code": "x"}})),
     do.Finish(PUNCHED),
 ]  # fmt: skip

@@ -15,9 +15,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchd.wire.peer import TEXT_MAX, decode_notification, encode_notification
+from punchd.wire.peer import TEXT_MAX, decode_notification, decode_second, encode_notification, encode_second
 from punchd.words.errors import Code, PeerError
-from punchd.words.notification import OFFERS_MAX, Notification, Offer, Syn
+from punchd.words.notification import (
+    OFFERS_MAX,
+    SPREAD_MAX,
+    Fan,
+    Notification,
+    Offer,
+    Opening,
+    Ready,
+    SecondMessage,
+    Spread,
+    Syn,
+)
 
 TCP = ["tcp-direct", "tcp-simopen", "tcp-nutss", "tcp-syni", "tcp-midstream"]
 SECRET, OTHER = b"0123456789abcdef", b"fedcba9876543210"
@@ -33,15 +44,33 @@ SYNS = st.builds(
 )  # fmt: skip
 
 
+def an_offer(name: str) -> st.SearchStrategy[Offer]:
+    return st.builds(
+        Offer, st.just(name), PORTS, PORTS, SYNS if name == "tcp-syni" else st.none(), st.sampled_from(Opening),
+        FANS if name.endswith("birthday") else st.none(),
+    )  # fmt: skip
+
+
+SPREADS = st.builds(
+    lambda count, step, room: Spread(0 if room is None else 1024 + abs(step) * count + room, count, step),
+    st.integers(1, SPREAD_MAX), st.sampled_from([1, 2, 7, -1, -3]), st.none() | st.integers(0, 48000),
+)  # fmt: skip
+FANS = st.builds(Fan, SPREADS, SPREADS, st.booleans())
+
+
 @st.composite
 def notifications(draw: st.DrawFn) -> Notification:
     transport = draw(st.sampled_from(["tcp", "udp"]))
-    names = draw(st.lists(st.sampled_from(TCP if transport == "tcp" else ["udp"]), min_size=1, max_size=OFFERS_MAX))
-    offers = tuple(Offer(n, draw(PORTS), draw(PORTS), draw(SYNS) if n == "tcp-syni" else None) for n in names)
+    names = TCP if transport == "tcp" else ["udp", "udp-birthday"]
+    offers = tuple(draw(st.lists(st.sampled_from(names).flatmap(an_offer), min_size=1, max_size=OFFERS_MAX)))
     return Notification(
         draw(st.binary(min_size=16, max_size=16)), draw(ADDRESSES), draw(ADDRESSES), transport, offers,
         draw(st.booleans()), draw(st.booleans()), draw(U32),
     )  # fmt: skip
+
+
+def fan(first: int = 40000, count: int = 16, step: int = 2) -> bytes:
+    return struct.pack("!HHh", first, count, step)
 
 
 SYN = Syn(0xDEADBEEF, 64240, 1460, 7, True, None)
@@ -78,8 +107,8 @@ def body(*, version: int = 1, flags: int = 0, count: int = 1, rest: bytes = b"",
     )
 
 
-def offer(number: int = 2, own: int = 22001, peer: int = 23001) -> bytes:
-    return struct.pack("!BHH", number, own, peer)
+def offer(number: int = 2, own: int = 22001, peer: int = 23001, how: int = 0) -> bytes:
+    return struct.pack("!BBHH", number, how, own, peer)
 
 
 def syn(*, scale: int = 7, options: int = 4, mss: int = 1460, timestamp: int = 0) -> bytes:
@@ -108,7 +137,7 @@ def test_the_bytes_are_as_documented() -> None:
 
 def test_the_text_is_short() -> None:
     """It travels in QR codes, chat lines and whatever applications have."""
-    assert len(encode_notification(ONE)) < 100
+    assert len(encode_notification(ONE)) <= 100
 
 
 # -- altered on its way ------------------------------------------------------------------------------------------
@@ -208,9 +237,17 @@ def test_the_keyed_flag_alone_is_no_seal() -> None:
         body(rest=offer(number=4) + syn(options=8)),
         body(rest=offer(number=4) + syn(options=0)),
         body(rest=offer(number=4) + syn(timestamp=1)),
+        body(rest=offer(how=16)),
+        body(rest=offer(how=4) + fan() + fan()),
+        body(rest=offer(number=6)),
+        body(rest=offer(number=6, how=4) + fan()),
+        body(rest=offer(number=6, how=4) + fan() + fan(count=0)),
+        body(rest=offer(number=6, how=4) + fan() + fan(count=1025)),
+        body(rest=offer(number=6, how=4) + fan() + fan(step=0)),
     ],
     ids=["magic", "flags", "no-offers", "too-many", "offer-missing", "offer-cut", "left-over", "no-technique",
-         "udp-in-tcp", "tcp-in-udp", "no-syn", "syn-cut", "scale", "options", "unnamed-mss", "unnamed-timestamp"],
+         "udp-in-tcp", "tcp-in-udp", "no-syn", "syn-cut", "scale", "options", "unnamed-mss", "unnamed-timestamp",
+         "how", "fan-unasked", "no-fan", "half-fan", "empty-fan", "huge-fan", "standing-fan"],
 )  # fmt: skip
 def test_a_right_seal_excuses_nothing(data: bytes) -> None:
     """Without a secret anybody can seal."""
@@ -221,6 +258,46 @@ def test_a_right_seal_excuses_nothing(data: bytes) -> None:
 def test_low_ports_are_refused(own: int, peer: int) -> None:
     """A notification must never open a local service to a stranger."""
     assert Code.PORT_REFUSED == code_of(sealed(body(rest=offer(own=own, peer=peer))))
+
+
+@pytest.mark.parametrize("spread", [(1023, 1, 1), (1100, 100, -1), (65000, 1000, 1)])
+def test_fans_reach_no_port_that_may_not_be_punched(spread: tuple[int, int, int]) -> None:
+    """Neither in whole nor with their last rib."""
+    assert Code.PORT_REFUSED == code_of(sealed(body(rest=offer(number=6, how=4) + fan(*spread) + fan())))
+
+
+# -- the second message ------------------------------------------------------------------------------------------
+
+
+@given(
+    st.binary(min_size=16, max_size=16),
+    st.lists(st.builds(Ready, st.integers(0, 255), st.just(0) | PORTS), max_size=OFFERS_MAX),
+    st.none() | st.binary(min_size=16, max_size=64),
+)
+def test_a_second_message_comes_out_as_it_went_in(nonce: bytes, ready: list[Ready], secret: bytes | None) -> None:
+    """With and without a secret."""
+    message = SecondMessage(nonce, tuple(ready))
+    assert message == decode_second(encode_second(message, secret), secret)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"c1\1\0" + bytes(16) + b"\1\0\0", Code.NOTIFICATION_BROKEN),
+        (b"c1\1\0" + bytes(16) + b"\0\0", Code.NOTIFICATION_BROKEN),
+        (b"c1\1\x08" + bytes(16) + b"\0", Code.NOTIFICATION_BROKEN),
+        (b"p1\1\0" + bytes(16) + b"\0", Code.NOTIFICATION_BROKEN),
+        (b"c1\2\0" + bytes(16) + b"\0", Code.NOTIFICATION_VERSION),
+        (b"c1\1\4" + bytes(16) + b"\0", Code.NOTIFICATION_FORGED),
+        (b"c1\1\0" + bytes(16) + b"\1\0\0\x16", Code.PORT_REFUSED),
+    ],
+    ids=["cut", "left-over", "flags", "magic", "version", "keyed", "low-port"],
+)
+def test_a_second_message_that_lies_is_refused(data: bytes, code: Code) -> None:
+    """It is as hostile as the first."""
+    with pytest.raises(PeerError) as caught:
+        decode_second(sealed(data))
+    assert code == caught.value.code
 
 
 @given(st.binary(max_size=120) | st.binary(max_size=60).map(lambda rest: body(rest=rest)[: HEAD_LEN + len(rest)]))

@@ -10,20 +10,34 @@ Opens no hole: it passes only where the initiator's side is open or its port is 
 
 The detour keeps the rule of core/attempt.py: no answer leaves but by punchd's own hand. A blind initiator lets its
 kernel answer at full range; its responder tries one pair at a time.
+
+And the other way, where it is the responder who can be reached as it is:
+
+      A                                             B
+      |------SYN----------------------------------->|   refused until B listens, so again and again, every 20 ms
+      |                                             | listen
+      |------SYN----------------------------------->|
+      |<-----------------------------SYN-ACK--------|
+      |---ACK, ANSWER------------------------------>|   the kernel's ACK is not punchd's word; ANSWER is
+      |<------------------------------COMMIT--------|
 """
 
 from __future__ import annotations
 
 from punchd.core.pair import Pair, Script, connected, never, own
-from punchd.core.techniques.tcp_simopen import connecting, insisting
+from punchd.core.techniques.tcp_simopen import connecting, insisting, reached, reaching
 from punchd.words.effects import Connect, Listen, Resend
 from punchd.words.events import SYN_ACK, SegmentSeen
+from punchd.words.notification import Opening
 
 NAME = "tcp-direct"
 NEEDS: frozenset[str] = frozenset()
 
 
 def initiator(pair: Pair) -> Script:
+    if pair.offer.opening is not Opening.PRIMED:
+        yield from reaching(pair)
+        return
     if pair.blind:
         pair.do(Listen, ttl=None)
         pair.say_primed()
@@ -40,7 +54,11 @@ def initiator(pair: Pair) -> Script:
 
 
 def responder(pair: Pair) -> Script:
-    pair.do(Connect, ttl=None)
-    yield from connecting(pair)
+    if pair.offer.opening is not Opening.PRIMED:
+        pair.do(Listen, ttl=pair.hole)
+        yield from reached(pair)
+    else:
+        pair.do(Connect, ttl=None)
+        yield from connecting(pair)
     pair.say_proven()
     yield from pair.until(never)

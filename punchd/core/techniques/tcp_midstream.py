@@ -25,9 +25,7 @@ NEEDS = frozenset({"ring", "raw", "repair"})
 
 def initiator(pair: Pair) -> Script:
     _number(pair)
-    pair.tell(Signal.PRIME, ttl=pair.hole)
-    pair.say_primed()
-    yield from pair.hold(signal(Signal.FIRE), lambda: pair.tell(Signal.PRIME, ttl=pair.hole), ACK_HOLE_S)
+    yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), ACK_HOLE_S)
     _materialise(pair)
     pair.tell(Signal.ANSWER)
     pair.say_answered(early=True)
@@ -37,8 +35,7 @@ def initiator(pair: Pair) -> Script:
 def responder(pair: Pair) -> Script:
     _number(pair)
     _materialise(pair)
-    pair.tell(Signal.FIRE)
-    yield from pair.until(signal(Signal.ANSWER), again=lambda: pair.tell(Signal.FIRE))
+    yield from pair.fires(ACK_HOLE_S)
     pair.say_proven()
     yield from pair.until(never)
 

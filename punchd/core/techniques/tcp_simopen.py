@@ -12,9 +12,21 @@ Needs no privilege; sees more with the ring. Does not work where NAT A drops inb
 
 from __future__ import annotations
 
-from punchd.core.pair import SYN_HOLE_S, Pair, Script, connected, never, own, peers
+from punchd.core.pair import (
+    SYN_HOLE_S,
+    Pair,
+    Script,
+    ScriptEvent,
+    connected,
+    never,
+    own,
+    peers,
+    secret_number,
+    signal,
+)
 from punchd.words.effects import Abort, Connect, Resend, SetTtl
-from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
+from punchd.words.events import SYN, SYN_ACK, Called, SegmentSeen, Signal
+from punchd.words.notification import Opening
 
 NAME = "tcp-simopen"
 NEEDS: frozenset[str] = frozenset()
@@ -25,6 +37,9 @@ _REPRIME_S = 0.9
 
 
 def initiator(pair: Pair) -> Script:
+    if pair.offer.opening is not Opening.PRIMED:
+        yield from reaching(pair)
+        return
     pair.do(Connect, ttl=pair.hole)
     if pair.blind:
         yield from _blind_initiator(pair)
@@ -39,10 +54,65 @@ def initiator(pair: Pair) -> Script:
 
 
 def responder(pair: Pair) -> Script:
-    pair.do(Connect, ttl=None)
-    yield from connecting(pair)
+    if pair.offer.opening is not Opening.PRIMED:
+        pair.do(Connect, ttl=pair.hole)
+        yield from reached(pair)
+    else:
+        pair.do(Connect, ttl=None)
+        yield from connecting(pair)
     pair.say_proven()
     yield from pair.until(never)
+
+
+def reaching(pair: Pair) -> Script:
+    """The initiator connects to a responder that waits for it, and connects anew as long as it is refused.
+
+    One sequence number for all its SYNs: whichever arrives first, the answer fits the socket of the moment. What its
+    kernel then acknowledges proves nothing to the responder; the ANSWER that punchd sends along does.
+    """
+    isn = secret_number(pair.terms.nonce, f"isn {pair.offer.initiator_port}-{pair.offer.responder_port}")
+
+    def again() -> None:
+        if pair.refused:
+            pair.refused = False
+            pair.do(Abort)
+            pair.do(Connect, ttl=None, isn=isn)
+        elif pair.own_syn is not None:
+            pair.do(Resend, pair.own_syn.segment)
+
+    def answered(_: ScriptEvent) -> bool:
+        return pair.evidence.peer_syn_ack
+
+    pair.patient = True
+    if pair.offer.opening is Opening.CALLED:
+        pair.say_primed()
+        yield from pair.until(lambda event: isinstance(event, Called))
+    pair.do(Connect, ttl=None, isn=isn)
+    pair.say_primed()
+    yield from pair.insist(answered, again)
+    pair.patient = False
+    pair.tell(Signal.ANSWER)
+    pair.say_answered()
+    fire = signal(Signal.FIRE)
+    yield from pair.repeat(lambda event: fire(event) or peers(SYN_ACK)(event), again=lambda: pair.tell(Signal.ANSWER))
+
+
+def reached(pair: Pair) -> Script:
+    """The responder's side of it: our stack answers the SYN, and the ANSWER tells that this came through."""
+    pair.calls = pair.offer.opening is Opening.CALLED
+    answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
+    assert isinstance(answer, SegmentSeen)
+    pair.do(SetTtl, ttl=None)
+    pair.do(Resend, answer.segment)
+    pair.mark_fired()
+
+    def again() -> None:
+        if pair.connected:
+            pair.tell(Signal.FIRE)
+        else:
+            pair.do(Resend, answer.segment)
+
+    yield from pair.until(lambda _: pair.connected and pair.evidence.told(Signal.ANSWER), again)
 
 
 def connecting(pair: Pair) -> Script:

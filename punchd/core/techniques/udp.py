@@ -20,9 +20,7 @@ NEEDS: frozenset[str] = frozenset()
 
 def initiator(pair: Pair) -> Script:
     _open(pair)
-    pair.tell(Signal.PRIME, ttl=pair.hole)
-    pair.say_primed()
-    yield from pair.hold(signal(Signal.FIRE), lambda: pair.tell(Signal.PRIME, ttl=pair.hole), UDP_HOLE_S)
+    yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), UDP_HOLE_S)
     pair.tell(Signal.ANSWER)
     pair.say_answered()
     yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
@@ -30,8 +28,7 @@ def initiator(pair: Pair) -> Script:
 
 def responder(pair: Pair) -> Script:
     _open(pair)
-    pair.tell(Signal.FIRE)
-    yield from pair.until(signal(Signal.ANSWER), again=lambda: pair.tell(Signal.FIRE))
+    yield from pair.fires(UDP_HOLE_S)
     pair.say_proven()
     yield from pair.until(never)
 

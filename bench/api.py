@@ -1,0 +1,203 @@
+"""How many API lines and descriptors a second does the daemon answer, alone and beside a client that floods?
+Punches nothing: pings to a real daemon; descriptors from its socket's edge, without attempts behind them.
+
+Clients and daemon are processes of their own. A pipelining client keeps WINDOW pings on their way. The fair share of a
+client beside a flood is half of what the same client gets alone; meanwhile a process spins that calls nobody, for a
+flooding client takes a core too. "Echo" is the floor: an uvloop server that answers a line and knows nothing.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import multiprocessing
+import os
+import select
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench._frame import Figure, Progress, Report, at_least, interleaved, ratios
+from bench._street import cpu_s, daemon, street
+from punchd.edge.connection import Callbacks, Connection
+from punchd.edge.control import ControlServer
+from punchd.edge.sockpath import listen
+
+WINDOW = 256
+CONNECTIONS = 100
+_PING = b'{"call":"ping","id":"1"}\n'
+_CHUNK_LEN = 1 << 18
+
+
+def run(*, quick: bool, progress: Progress) -> Report:
+    rounds, seconds = (3, 0.5) if quick else (5, 2.0)
+    with street() as (near, _), daemon(near) as (process, path), _server(_give) as giving, _server(_echo) as echo:
+        used: dict[str, list[float]] = {}
+
+        def pings(name: str, connections: int, window: int) -> float:
+            before = cpu_s(process.pid)
+            rate = _pings(path, connections=connections, window=window, seconds=seconds)
+            used.setdefault(name, []).append((cpu_s(process.pid) - before) / (rate * seconds) * 1e6)
+            return rate
+
+        found = interleaved(
+            rounds,
+            {
+                "pipelined": lambda: pings("pipelined", 1, WINDOW),
+                "pipelined on 100": lambda: pings("pipelined on 100", CONNECTIONS, WINDOW),
+                "one at a time": lambda: pings("one at a time", 1, 1),
+                "echo one at a time": lambda: _pings(echo, connections=1, window=1, seconds=seconds),
+                "one at a time on 100": lambda: pings("one at a time on 100", CONNECTIONS, 1),
+                "descriptors": lambda: _descriptors(giving, seconds),
+            },
+            progress,
+        )
+        beside = interleaved(
+            rounds,
+            {
+                "alone": lambda: _beside(_spin, path, seconds),
+                "beside a flood": lambda: _beside(_flood, path, seconds),
+            },
+            progress,
+        )
+    shares = [2 * one for one in ratios(beside["beside a flood"], beside["alone"])]
+    return Report(
+        [
+            Figure.of("pings pipelined", found["pipelined"], "1/s", at_least(100_000)),
+            Figure.of("daemon's CPU for one", used["pipelined"], "us"),
+            Figure.of("pings pipelined on 100", found["pipelined on 100"], "1/s", at_least(100_000)),
+            Figure.of("pings one at a time", found["one at a time"], "1/s", at_least(20_000)),
+            Figure.of("of an echo's", ratios(found["one at a time"], found["echo one at a time"]), "x"),
+            Figure.of("daemon's CPU for one of them", used["one at a time"], "us"),
+            Figure.of("one at a time on 100", found["one at a time on 100"], "1/s", at_least(20_000)),
+            Figure.of("descriptors handed over", found["descriptors"], "1/s", at_least(20_000)),
+            Figure.of("of its fair share beside a flood", shares, "x", at_least(0.8)),
+        ],
+        conditions={"rounds": rounds, "seconds": seconds, "window": WINDOW},
+    )
+
+
+def _pings(path: str, *, connections: int, window: int, seconds: float) -> float:
+    """Answers a second, each connection with so many pings on their way."""
+    socks = [_connected(path) for _ in range(connections)]
+    poller = select.epoll()
+    by_fd = {sock.fileno(): sock for sock in socks}
+    answered = 0
+    for sock in socks:
+        poller.register(sock, select.EPOLLIN)
+        sock.sendall(_PING * window)
+    begun = time.perf_counter()
+    while (passed := time.perf_counter() - begun) < seconds:
+        for fd, _ in poller.poll(1):
+            sock = by_fd[fd]
+            lines = sock.recv(_CHUNK_LEN).count(b"\n")
+            answered += lines
+            sock.sendall(_PING * lines)
+    for sock in socks:
+        sock.close()
+    return answered / passed
+
+
+def _beside(other: Callable[[str, float], object], path: str, seconds: float) -> float:
+    """What a client with one ping at a time gets while another process does this."""
+    process = multiprocessing.get_context("fork").Process(target=other, args=(path, seconds + 0.4))
+    process.start()
+    time.sleep(0.2)
+    rate = _pings(path, connections=1, window=1, seconds=seconds)
+    process.join()
+    return rate
+
+
+def _flood(path: str, seconds: float) -> None:
+    _pings(path, connections=1, window=4 * WINDOW, seconds=seconds)
+
+
+def _spin(_: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def _connected(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    return sock
+
+
+@contextmanager
+def _server(serve: Callable[[str], Coroutine[Any, Any, None]]) -> Iterator[str]:
+    """A process that serves at this path."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "socket")
+        process = multiprocessing.get_context("fork").Process(target=lambda: uvloop.run(serve(path)))
+        process.start()
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        try:
+            yield path
+        finally:
+            process.terminate()
+            process.join()
+
+
+async def _echo(path: str) -> None:
+    """The least that a server on this loop can do."""
+    loop = asyncio.get_running_loop()
+
+    def accept() -> None:
+        sock, _ = listener.accept()
+        loop.add_reader(sock.fileno(), answer, sock)
+
+    def answer(sock: socket.socket) -> None:
+        try:
+            sock.send(sock.recv(4096) or b"\n")
+        except OSError:  # the client is gone
+            loop.remove_reader(sock.fileno())
+            sock.close()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        loop.add_reader(listener.fileno(), accept)
+        await asyncio.Event().wait()
+
+
+async def _give(path: str) -> None:
+    """The daemon's front door alone, which answers each line with a descriptor."""
+    given = os.open("/dev/null", os.O_RDONLY)
+
+    def line(connection: Connection, text: bytes) -> None:
+        connection.send(text + b"\n", os.dup(given))
+
+    def nothing(connection: Connection) -> None:
+        pass
+
+    callbacks = Callbacks(
+        on_line=line, on_overlong=nothing, on_descriptor=nothing, on_half_closed=Connection.finish, on_closed=nothing,
+        with_dropped=lambda text, _: text,
+    )  # fmt: skip
+    ControlServer(asyncio.get_running_loop(), listen(path), admit=lambda _: None, callbacks=callbacks)
+    await asyncio.Event().wait()
+
+
+def _descriptors(path: str, seconds: float) -> float:
+    """Descriptors a second that arrive, 32 asked for at a time, each closed at once."""
+    with _connected(path) as sock:
+        sock.sendall(_PING * 32)
+        came = 0
+        begun = time.perf_counter()
+        while (passed := time.perf_counter() - begun) < seconds:
+            _, ancillary, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(4))
+            for _, _, data in ancillary:
+                fds = array.array("i", data)
+                for fd in fds:
+                    os.close(fd)
+                came += len(fds)
+                sock.sendall(_PING * len(fds))
+        return came / passed

@@ -1,0 +1,178 @@
+"""Does the daemon stay as it was through hours of punches, failures and callers that die? (--minutes M)
+Judges no rate: it counts what is left after each round, when no attempt is open.
+
+A round is a handful of punches with each technique through two Linux NATs, attempts whose peer never answers, attempts
+whose caller dies in the middle, and a caller that sends nonsense. After it every attempt has to end by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench._duo import Duo, shorten_time_wait
+from bench._frame import Figure, Plot, Progress, Report, at_least, at_most
+from punchd import client
+from punchd.lab.namespace import Namespace
+
+MINUTES = 10.0
+LONG_MINUTES = 5.0
+QUICK_MINUTES = 0.5
+TECHNIQUES = ("tcp-midstream", "tcp-simopen", "udp", "auto")
+PUNCHES, ORPHANS, SILENT = 24, 24, 24
+SILENT_MS = 400
+PATIENCE_S = 15.0
+MEMORY_MIB = 1.0
+"""By how much both daemons may grow from one quarter of the run to the last: the allocator's own unrest. A quick run is
+not held to it: each flow touches a page of the flow table, and the first thousands touch fresh ones (12 MiB each)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What the two daemons hold while no attempt is open."""
+
+    at_s: float
+    attempts: int
+    memory_kib: int
+    descriptors: int
+    rules: int
+    threads: int
+    left_open: int
+
+
+def run(*, quick: bool, progress: Progress) -> Report:
+    minutes = QUICK_MINUTES if quick else MINUTES
+    begun = time.monotonic()
+    remains: list[Remains] = []
+    asked = punched = attempts = 0
+    with Duo("linux", "linux") as duo:
+        shorten_time_wait(duo.lab)
+        hosts = (duo.lab.a, duo.lab.b)
+        pids = [daemon.pid for daemon in duo.pair.daemons]
+        paths = [str(duo.pair.socket_path(role)) for role in "ab"]
+        peer, own = duo.lab.public_b, duo.lab.public_a
+        while time.monotonic() - begun < 60 * minutes or len(remains) < 3:
+            for technique in TECHNIQUES:
+                outcome = duo.punch(technique, PUNCHES, concurrency=8)
+                asked, punched = asked + PUNCHES, punched + outcome.ok
+            _orphans(paths[0], peer, own)
+            _silent(paths[0], peer, own)
+            _nonsense(paths[0])
+            attempts += 2 * PUNCHES * len(TECHNIQUES) + ORPHANS + SILENT
+            left = _left_open(paths)
+            time.sleep(0.1)  # the connections that asked go, too
+            remains.append(_remains(time.monotonic() - begun, attempts, pids, hosts, left))
+            progress(f"{attempts} attempts: {remains[-1]}")
+    return _report(remains, asked, punched, minutes)
+
+
+def _report(remains: Sequence[Remains], asked: int, punched: int, minutes: float) -> Report:
+    # the first round loads what is loaded late, and fills free lists and caches
+    settled = remains[1:]
+    memory = _growth([one.memory_kib for one in settled]) / 1024
+    return Report(
+        [
+            Figure("attempts", remains[-1].attempts, "", note=f"in {len(remains)} rounds"),
+            Figure("punches that went well", punched / asked, "", target=at_least(1.0)),
+            Figure("attempts that did not end", sum(one.left_open for one in remains), "", target=at_most(0)),
+            Figure("memory of both daemons", remains[-1].memory_kib / 1024, "MiB"),
+            Figure(
+                "memory gained", memory, "MiB", target=None if minutes < LONG_MINUTES else at_most(MEMORY_MIB),
+                note="from the second quarter to the last",
+            ),
+            Figure("descriptors gained", _gained([one.descriptors for one in settled]), "", target=at_most(0)),
+            Figure("rules gained", _gained([one.rules for one in settled]), "", target=at_most(0)),
+            Figure("threads gained", _gained([one.threads for one in settled]), "", target=at_most(0)),
+        ],
+        [
+            Plot(
+                name="soak", title="Memory of both daemons while no attempt is open", x="attempts so far", y="MiB",
+                lines={"resident": [(one.attempts, one.memory_kib / 1024) for one in remains]},
+            )
+        ],
+        conditions={"minutes": minutes, "techniques": list(TECHNIQUES)},
+    )  # fmt: skip
+
+
+def _growth(values: Sequence[int]) -> float:
+    """From the median of the second quarter to that of the last."""
+    quarter = max(1, len(values) // 4)
+    return statistics.median(values[-quarter:]) - statistics.median(values[quarter : 2 * quarter] or values)
+
+
+def _gained(values: Sequence[int]) -> int:
+    return values[-1] - values[0]
+
+
+def _orphans(path: str, peer: str, own: str) -> None:
+    """Attempts whose caller is gone before they are over."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        for number in range(ORPHANS):
+            sock.sendall(_line(number, peer, own, timeout_ms=60_000))
+        sock.recv(1)  # some have begun
+
+
+def _silent(path: str, peer: str, own: str) -> None:
+    """Attempts that fail, for nobody tells the peer of them."""
+    finals = 0
+    with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rb") as answers:
+        sock.connect(path)
+        for number in range(SILENT):
+            sock.sendall(_line(number, peer, own, timeout_ms=SILENT_MS))
+        while finals < SILENT:
+            finals += json.loads(answers.readline())["status"] == "error"
+
+
+def _nonsense(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        sock.sendall(b'{"call":"initiate"}\n\x00\xff\n{"call":"ping","id":' + b"x" * 70_000)
+        sock.recv(65536)
+
+
+def _line(number: int, peer: str, own: str, *, timeout_ms: int) -> bytes:
+    request = {"call": "initiate", "id": str(number), "peer": peer, "self": own, "timeout_ms": timeout_ms}
+    return json.dumps(request).encode() + b"\n"
+
+
+def _left_open(paths: Sequence[str]) -> int:
+    """How many attempts still have not ended when the patience has; a responder lingers for some seconds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        left = 0
+        for path in paths:
+            with client.connect_blocking(path) as daemon:
+                left += daemon.status()["open"]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+def _remains(at_s: float, attempts: int, pids: Sequence[int], hosts: Sequence[Namespace], left: int) -> Remains:
+    statuses = [_status(pid) for pid in pids]
+    return Remains(
+        at_s=round(at_s, 1),
+        attempts=attempts,
+        memory_kib=sum(int(status["VmRSS"].split()[0]) for status in statuses),
+        descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
+        rules=sum(_rules(host) for host in hosts),
+        threads=sum(int(status["Threads"]) for status in statuses),
+        left_open=left,
+    )
+
+
+def _rules(host: Namespace) -> int:
+    """Tables, chains, sets and rules; what is in a set goes by itself after its five minutes."""
+    return len(json.loads(host.run(["nft", "-j", "list", "ruleset"]))["nftables"])
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)

@@ -1,0 +1,147 @@
+"""The initiator's side of an attempt: opens every pair, speaks once, answers, and takes what the responder chose.
+Never chooses between two pairs that it answered; the rule is in core/attempt.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from punchd.core import verdict
+from punchd.core.attempt import Attempt, State
+from punchd.core.pair import Pair, ScriptEvent, Terms
+from punchd.core.plan import draw
+from punchd.core.ports import Ports
+from punchd.core.techniques import TECHNIQUES
+from punchd.words.effects import Finish, HandOver, Notify
+from punchd.words.events import Called, EffectFailed
+from punchd.words.notification import Notification, SecondMessage
+from punchd.words.plan import Candidate, Row
+
+REDRAWS = 3  # fresh ports drawn when one of ours is taken
+LOSERS_S = 1.0  # how long losers keep their mappings: what the responder fired before it chose has arrived by then
+
+
+class Initiating(Attempt):
+    """One attempt from `initiate` to hand-over."""
+
+    __slots__ = (
+        "_early_given",
+        "_heard",
+        "_offered",
+        "_ports",
+        "_redraws",
+        "_settled",
+        "early",
+        "in_turn",
+        "patience_ms",
+        "public",
+        "rows",
+    )
+
+    def __init__(
+        self, *, terms: Terms, local: str, public: str, remote: str, rows: Sequence[Row], ports: Ports,
+        timeout_s: float, now: float, early: bool = False, in_turn: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(terms=terms, local=local, remote=remote, timeout_s=timeout_s, now=now, state=State.PRIMING)
+        self._ports, self._redraws = ports, REDRAWS
+        self._early_given: Pair | None = None
+        self.public, self.rows, self.early = public, tuple(rows), early
+        self.in_turn, self.patience_ms = in_turn, int(timeout_s * 1000)
+        self._settled = False
+        self._heard: set[int] = set()
+        self._offered: list[int] = []
+        """The pairs in the order of the notification's offers."""
+        for row in self.rows:
+            self._start(draw(row, ports))
+
+    def _on_settled(self) -> None:
+        self._settled = True
+
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
+        if pair.answered and pair.index not in self._heard:
+            self._heard.add(pair.index)
+            self._report("heard", pair)
+        if (
+            isinstance(event, EffectFailed)
+            and self.state is State.PRIMING
+            and pair.fail_code == "port-taken"
+            and self._redraws
+        ):
+            self._redraws -= 1
+            pair.close()
+            self._start(draw(self.rows[pair.index], self._ports), index=pair.index)
+
+    def _consider(self) -> None:
+        if self.state is State.LINGERING:
+            return
+        if self.state is State.PRIMING:
+            self._consider_notifying()
+            return
+        answered = [pair for pair in self.pairs if pair.answered]
+        if self.early and not self._early_given and len(answered) == 1 and answered[0].early:
+            self._early_given = answered[0]
+            self._silence_others(answered[0])
+            self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
+        heard = [pair for pair in self.pairs if pair.answered or pair.connected or pair.evidence.own_syn_ack]
+        for pair in answered:
+            alone = pair.handshake and len(heard) == 1
+            if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or alone):
+                self._take_over(pair)
+                return
+        if all(pair.fail_code is not None for pair in self.pairs):
+            self._report_losers(None)
+            self._end(verdict.failure(self.pairs))
+
+    def _consider_notifying(self) -> None:
+        if not self._settled or not all(pair.primed or pair.fail_code is not None for pair in self.pairs):
+            return
+        primed = [pair for pair in self.pairs if pair.primed and pair.fail_code is None]
+        if not primed:
+            self._report_losers(None)
+            self._end(verdict.failure(self.pairs))
+            return
+        self.state = State.EXCHANGING
+        self._offered = [pair.index for pair in primed]
+        offers = tuple(replace(pair.offer, syn=pair.syn) for pair in primed)
+        self._effects.append(
+            Notify(
+                Notification(
+                    self.terms.nonce,
+                    self.public,
+                    self.remote,
+                    TECHNIQUES[offers[0].technique].transport,
+                    offers,
+                    self.in_turn,
+                    self.terms.blind,
+                    self.patience_ms,
+                )
+            )
+        )
+
+    def _on_call(self, message: SecondMessage) -> None:
+        """The responder is ready; a pair whose port it had to change is opened anew, towards that one."""
+        for ready in message.ready:
+            if ready.offer >= len(self._offered):
+                continue
+            pair = self.pairs[self._offered[ready.offer]]
+            if pair.answered or pair.closed or pair.fail_code is not None:
+                continue
+            if ready.port not in (0, pair.offer.responder_port):
+                if pair.syn is not None or pair.aim_port != pair.offer.responder_port:
+                    continue  # a captured SYN, or a mapping, is of the old port alone
+                pair.close()
+                moved = replace(pair.offer, responder_port=ready.port)
+                pair = self._start(Candidate(moved, pair.own_port, ready.port), index=pair.index)
+            pair.feed(Called(pair.index), self.now)
+
+    def _take_over(self, pair: Pair) -> None:
+        self._report_losers(pair)
+        losers = self._silence_others(pair)
+        outcome = self._punched(pair)
+        self.told = True
+        if self._early_given is pair:
+            self._effects.append(Finish(outcome))
+        else:
+            self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=outcome))
+        pair.release()
+        self.state, self._linger_until = (State.LINGERING if losers else State.DONE), self.now + LOSERS_S

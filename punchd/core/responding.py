@@ -1,0 +1,162 @@
+"""The responder's side of an attempt: fires pair after pair, chooses the first proven one, and says so.
+Tries no pair that the notification does not offer; the rule is in core/attempt.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from punchd.core import verdict
+from punchd.core.attempt import Attempt, State
+from punchd.core.pair import Pair, ScriptEvent, Terms
+from punchd.core.ports import Ports
+from punchd.core.techniques import TECHNIQUES
+from punchd.words.effects import CallBack, Effect, HandOver
+from punchd.words.events import SYN_ACK, EffectFailed, SegmentSeen, Signal, SignalSeen
+from punchd.words.notification import Notification, Offer, Opening, Ready, SecondMessage
+from punchd.words.plan import Candidate
+
+STAGGER_S = 0.1  # between the starts of two techniques of `auto`
+TURN_S = 1.0  # what each technique of an explicit list gets before the next starts
+LINGER_S = 2.0  # how long a responder repeats COMMIT for an initiator that still asks
+UDP_COMMITS = 3  # a handed-over UDP socket can't be used to repeat, so COMMIT goes out thrice
+
+
+class Responding(Attempt):
+    """One attempt from `respond` to hand-over, and a while beyond."""
+
+    __slots__ = (
+        "_next_at",
+        "_offers",
+        "_pause_s",
+        "_places",
+        "_ports",
+        "_serial",
+        "notification",
+        "runnable",
+    )
+
+    def __init__(
+        self,
+        *,
+        terms: Terms,
+        local: str,
+        notification: Notification,
+        runnable: frozenset[str],
+        ports: Ports,
+        timeout_s: float,
+        now: float,
+    ) -> None:
+        super().__init__(
+            terms=terms,
+            local=local,
+            remote=notification.initiator,
+            timeout_s=min(timeout_s, notification.patience_ms / 1000),
+            now=now,
+            state=State.FIRING,
+        )
+        self.notification, self.runnable, self._ports = notification, runnable, ports
+        self._serial = notification.blind or terms.blind
+        self._offers = [
+            (place, offer)
+            for place, offer in enumerate(notification.offers)
+            if offer.technique in runnable and not (self._serial and _needs_eyes(offer))
+        ]
+        self._places: dict[int, int] = {}
+        """Pair to its offer's place in the notification."""
+        self._pause_s = TURN_S if notification.in_turn or self._serial else STAGGER_S
+        self._next_at = now
+
+    def begin(self) -> list[Effect]:
+        """The effects that fire the first pair."""
+        self._fire_next()
+        self._consider()
+        return self._take()
+
+    def _own_deadline(self) -> float:
+        own = super()._own_deadline()
+        return min(own, self._next_at) if self._offers else own
+
+    def _on_time(self) -> None:
+        if self._offers and self._next_at <= self.now < self.expires:
+            self._fire_next()
+        super()._on_time()
+
+    def _fire_next(self) -> None:
+        if self._serial:
+            self._close_others(None)  # a blind side can't be told which of two it is to take
+        self._next_at = self.now + self._pause_s
+        while True:
+            place, offer = self._offers.pop(0)
+            pair = self._start(Candidate(offer, offer.responder_port, offer.initiator_port))
+            self._places[pair.index] = place
+            self._call(pair)
+            self._report("trying", pair)
+            if not self._offers or self._offers[0][1].opening is Opening.PRIMED:
+                return  # one that waits for the initiator takes no turn of its own
+
+    def _call(self, pair: Pair, *, port: int = 0) -> None:
+        """The second message, if the pair wants one."""
+        if pair.calls or port:
+            pair.calls = False
+            ready = Ready(self._places[pair.index], port)
+            self._effects.append(CallBack(SecondMessage(self.terms.nonce, (ready,))))
+
+    def _move(self, pair: Pair) -> None:
+        """The port that the initiator drew for us is taken: fire from another, and tell it in a second message."""
+        port, _ = self._ports.draw()
+        pair.close()
+        moved = replace(pair.offer, responder_port=port)
+        place = self._places[pair.index]
+        pair = self._start(Candidate(moved, port, moved.initiator_port), index=pair.index)
+        pair.moved, self._places[pair.index] = True, place
+        self._call(pair, port=port)
+
+    def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
+        taken = isinstance(event, EffectFailed) and pair.fail_code == "port-taken"
+        if taken and not pair.moved and pair.offer.syn is None and pair.offer.fan is None:
+            self._move(pair)
+            return
+        if self.state is State.LINGERING and pair.committed:
+            asks_again = isinstance(event, SignalSeen | SegmentSeen) and _is_answer(event)
+            if asks_again:
+                self._linger_until = self.now + LINGER_S
+                pair.tell(Signal.COMMIT)
+
+    def _consider(self) -> None:
+        if self.state is State.LINGERING:
+            return
+        for pair in self.pairs:
+            if pair.proven and not pair.closed and pair.fail_code is None:
+                self._choose(pair)
+                return
+        if self.pairs and self.pairs[-1].fail_code is not None and self._offers:
+            self._fire_next()
+        elif not self._offers and all(pair.fail_code is not None or pair.closed for pair in self.pairs):
+            self._report_losers(None)
+            self._end(verdict.failure(self.pairs))
+
+    def _choose(self, pair: Pair) -> None:
+        self._report_losers(pair)
+        self._silence_others(pair)
+        self._offers.clear()
+        pair.committed = True
+        for _ in range(UDP_COMMITS if pair.offer.technique == "udp" else 1):
+            pair.tell(Signal.COMMIT)
+        self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=self._punched(pair)))
+        self.told = True
+        pair.given = True
+        self.state = State.LINGERING
+        self._linger_until = self.now + LINGER_S
+
+
+def _needs_eyes(offer: Offer) -> bool:
+    """It ends with signals on the path, which a blind side neither sees nor sends."""
+    return offer.opening is not Opening.PRIMED and TECHNIQUES[offer.technique].transport == "tcp"
+
+
+def _is_answer(event: SignalSeen | SegmentSeen) -> bool:
+    match event:
+        case SignalSeen():
+            return event.signal is Signal.ANSWER
+        case SegmentSeen():
+            return not event.outgoing and event.flags & SYN_ACK == SYN_ACK

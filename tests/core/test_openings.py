@@ -1,0 +1,242 @@
+"""Who may fire first: each way of opening passes the NATs that it is there for, and its packets leave as planned.
+It refuses to choose between them; core/plan.py does (tests/core/test_plan.py)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from acts import LOCAL, NONCE, A, B, begun, feed, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, signalled, those
+
+from punchd.core.initiating import Initiating
+from punchd.core.pair import INSIST_S, Terms, secret_number
+from punchd.core.ports import Ports
+from punchd.core.responding import Responding
+from punchd.lab.model import World
+from punchd.words.effects import Abort, CallBack, Connect, Effect, HandOver, Listen, Notify, OpenPair, Resend, Tell
+from punchd.words.events import (
+    ACK,
+    RST,
+    CallHeard,
+    Connected,
+    DeadlinePassed,
+    EffectFailed,
+    Signal,
+    SignalSeen,
+    SocketFailed,
+)
+from punchd.words.notification import Notification, Offer, Opening, Ready, SecondMessage
+from punchd.words.plan import Row
+
+HOLE = 2
+PRIMED, CROSSED, REFIRED, CALLED = Opening
+
+
+def initiating(*rows: Row) -> Initiating:
+    return Initiating(
+        terms=Terms(True, NONCE), local=LOCAL, public=A, remote=B, rows=rows, ports=Ports(random.Random(1)),
+        timeout_s=10.0, now=0.0,
+    )  # fmt: skip
+
+
+def responding(*offers: Offer, blind: bool = False) -> Responding:
+    transport = offers[0].technique.partition("-")[0]
+    return Responding(
+        terms=Terms(False, NONCE, blind=blind), local="10.0.2.2",
+        notification=Notification(NONCE, A, B, transport, offers),
+        runnable=frozenset(offer.technique for offer in offers), ports=Ports(random.Random(2)), timeout_s=10.0, now=0.0,
+    )  # fmt: skip
+
+
+def offered(technique: str, opening: Opening) -> Offer:
+    return Offer(technique, 22001, 23001, opening=opening)
+
+
+def told(effects: list[Effect]) -> list[tuple[Signal, int | None]]:
+    return [(tell.signal, tell.ttl) for tell in those(Tell, effects)]
+
+
+# -- what each is there for --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind_a", "kind_b", "technique", "passing"),
+    [
+        ("icmp-kills", "linux", "tcp-midstream", {CROSSED, REFIRED, CALLED}),
+        ("icmp-kills", "linux-reject", "tcp-midstream", {CROSSED, REFIRED, CALLED}),
+        ("icmp-kills", "blacklist", "tcp-midstream", {CALLED}),
+        ("icmp-kills", "blacklist", "udp", {CALLED}),
+        ("icmp-kills", "icmp-kills", "tcp-midstream", {CROSSED}),
+        ("linux", "icmp-kills", "tcp-midstream", {PRIMED, CROSSED}),
+        ("linux-synfilter", "linux-noloose", "tcp-simopen", {REFIRED, CALLED}),
+        ("linux", "open", "tcp-direct", {REFIRED, CALLED}),
+        ("open", "linux", "tcp-direct", {PRIMED}),
+    ],
+)
+def test_each_way_passes_what_it_is_for(kind_a: str, kind_b: str, technique: str, passing: set[Opening]) -> None:
+    """The table behind the plan: NATs that die of a time exceeded, that punish strays, that want a SYN first."""
+    transport = "udp" if technique == "udp" else "tcp"
+    ways = [way for way in Opening if way is not CROSSED or technique in ("tcp-midstream", "udp")]
+    passed = {
+        way
+        for way in ways
+        if World(kind_a, kind_b, rows=[Row(technique, way)], transport=transport, timeout_s=5.0).run().ok
+    }
+    assert passing == passed
+
+
+@pytest.mark.parametrize("technique", ["tcp-direct", "tcp-simopen", "tcp-midstream", "udp"])
+def test_a_refired_way_costs_little_more_than_the_path(technique: str) -> None:
+    """design, section 6: s + r and s + 3r/2, and 20 ms more where the initiator must re-fire."""
+    kind_b = "open" if technique == "tcp-direct" else "linux"
+    transport = "udp" if technique == "udp" else "tcp"
+    run = World("linux", kind_b, rows=[Row(technique, REFIRED)], transport=transport).run()
+    assert run.ok
+    assert 0.150 <= run.b.at <= 0.150 + INSIST_S + 1e-9
+    assert run.a.at <= 0.200 + INSIST_S + 1e-9
+
+
+# -- the initiator fires -----------------------------------------------------------------------------------------
+
+
+def test_a_crossed_prime_goes_all_the_way_until_the_peer_is_heard() -> None:
+    """Every 20 ms at first, later as a share of the time waited."""
+    attempt = initiating(Row("tcp-midstream", CROSSED))
+    effects = begun(attempt)
+    assert [(Signal.PRIME, None)] == told(effects)
+    assert CROSSED is those(Notify, effects)[0].notification.offers[0].opening
+    assert INSIST_S == attempt.deadline
+    assert [(Signal.PRIME, None)] == told(attempt.step(DeadlinePassed(), INSIST_S))
+    now = 5.0
+    attempt.step(DeadlinePassed(), now)
+    assert attempt.deadline == pytest.approx(now + 0.1)
+    assert [(Signal.ANSWER, None)] == told(attempt.step(signalled(attempt.pairs[0], Signal.FIRE), now))
+
+
+def test_a_called_initiator_sends_nothing_before_it_is_called() -> None:
+    """The peer's NAT blocks whoever comes too early."""
+    attempt = initiating(Row("udp", CALLED))
+    assert [] == told(begun(attempt))
+    ready = CallHeard(SecondMessage(NONCE, (Ready(0),)))
+    assert [(Signal.PRIME, None)] == told(attempt.step(ready, 0.2))
+    assert [(Signal.ANSWER, None)] == told(attempt.step(SignalSeen(0, Signal.FIRE), 0.3))
+
+
+def test_a_fire_needs_no_call() -> None:
+    """It came in: the own NAT let it."""
+    attempt = initiating(Row("udp", CALLED))
+    begun(attempt)
+    assert [(Signal.ANSWER, None)] == told(attempt.step(SignalSeen(0, Signal.FIRE), 0.3))
+
+
+def test_a_refused_connect_is_tried_again_with_the_same_number() -> None:
+    """Whichever SYN meets the listener, its answer fits the socket of the moment."""
+    attempt = initiating(Row("tcp-direct", REFIRED))
+    isn = secret_number(NONCE, f"isn {attempt.pairs[0].offer.initiator_port}-{attempt.pairs[0].offer.responder_port}")
+    assert [Connect(0, None, isn)] == those(Connect, begun(attempt))
+    feed(attempt, 0.0, own_syn(seq=isn))
+    assert [Resend(0, b"segment")] == attempt.step(DeadlinePassed(), INSIST_S)
+    assert [] == feed(attempt, 0.03, seen(0, RST | ACK, ack=isn + 1), SocketFailed(0, 111))
+    assert [Abort(0), Connect(0, None, isn)] == attempt.step(DeadlinePassed(), 2 * INSIST_S)
+    effects = feed(attempt, 0.05, own_syn(seq=isn), peer_syn_ack(ack=isn + 1))
+    assert [(Signal.ANSWER, None)] == told(effects)
+    assert [] == those(HandOver, attempt.step(Connected(0), 0.05))
+    commit = signalled(attempt.pairs[0], Signal.COMMIT)
+    assert 1 == len(those(HandOver, attempt.step(commit, 0.1)))
+
+
+# -- the responder waits -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("technique", ["tcp-midstream", "udp"])
+def test_a_waiting_responder_opens_its_nat_and_fires_when_it_hears(technique: str) -> None:
+    """Its first packet dies, since the initiator's NAT knows nothing of it yet."""
+    attempt = responding(offered(technique, REFIRED))
+    assert [(Signal.FIRE, HOLE)] == told(attempt.begin())
+    prime = SignalSeen(0, Signal.PRIME) if technique == "udp" else signalled(attempt.pairs[0], Signal.PRIME)
+    assert [(Signal.FIRE, None)] == told(attempt.step(prime, 0.1))
+
+
+def test_a_listener_proves_itself_by_the_answer_alone() -> None:
+    """The initiator's kernel acknowledges by itself; only ANSWER says that its punchd will take this pair."""
+    attempt = responding(offered("tcp-direct", REFIRED))
+    assert [Listen(0, HOLE)] == those(Listen, attempt.begin())
+    effects = attempt.step(own_syn_ack(seq=5000, ack=1001), 0.1)
+    assert [Resend(0, b"segment")] == those(Resend, effects)
+    assert [] == those(HandOver, attempt.step(Connected(0), 0.2))
+    assert 1 == len(those(HandOver, attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)))
+
+
+def test_a_responder_that_waits_for_a_call_says_that_it_is_ready() -> None:
+    """One second message, which names the offer by its place in the notification."""
+    attempt = responding(offered("tcp-simopen", PRIMED), offered("tcp-midstream", CALLED))
+    effects = attempt.begin()
+    assert [CallBack(SecondMessage(NONCE, (Ready(1),)))] == those(CallBack, effects)
+
+
+def test_a_way_that_waits_takes_no_turn_of_its_own() -> None:
+    """The initiator is the slow one there; the responder's next technique need not wait as well."""
+    attempt = responding(offered("tcp-direct", PRIMED), offered("tcp-direct", REFIRED), offered("tcp-simopen", PRIMED))
+    assert [0, 1] == [opened.pair for opened in those(OpenPair, attempt.begin())]
+
+
+def test_a_blind_responder_leaves_out_what_needs_eyes() -> None:
+    """It sees no ANSWER."""
+    attempt = responding(offered("tcp-direct", REFIRED), offered("tcp-simopen", PRIMED), blind=True)
+    assert ["tcp-simopen"] == [opened.technique for opened in those(OpenPair, attempt.begin())]
+
+
+# -- ports that are taken ----------------------------------------------------------------------------------------
+
+
+def taken(pair: int = 0) -> EffectFailed:
+    return EffectFailed(pair, "OpenPair", "port-taken", "in use")
+
+
+def test_a_responder_whose_port_is_taken_fires_from_another_and_says_so() -> None:
+    """A local program on one of ten thousand ports is no reason to fail."""
+    attempt = responding(offered("tcp-simopen", PRIMED))
+    attempt.begin()
+    effects = attempt.step(taken(), 0.0)
+    port = those(OpenPair, effects)[0].local_port
+    assert 23001 != port
+    assert [CallBack(SecondMessage(NONCE, (Ready(0, port),)))] == those(CallBack, effects)
+
+
+def test_a_second_taken_port_is_the_end_of_the_technique() -> None:
+    """And the verdict names the cause, though nothing was heard either."""
+    attempt = responding(offered("tcp-simopen", PRIMED))
+    attempt.begin()
+    attempt.step(taken(), 0.0)
+    effects = attempt.step(taken(), 0.0)
+    assert attempt.done
+    assert "port-taken" == effects[-1].outcome.code  # type: ignore[union-attr]  # the last word is Finish
+
+
+def test_the_initiator_opens_towards_the_new_port() -> None:
+    """From the same port of its own: that one the responder knows."""
+    attempt = initiating(Row("tcp-midstream"))
+    begun(attempt)
+    own = attempt.pairs[0].own_port
+    effects = attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0, 30000),))), 0.1)
+    opened = those(OpenPair, effects)[0]
+    assert (own, 30000) == (opened.local_port, opened.remote_port)
+    assert [(Signal.PRIME, HOLE)] == told(effects)
+
+
+def test_a_second_message_about_nothing_changes_nothing() -> None:
+    """Offers that were never made, pairs that are answered already."""
+    attempt = initiating(Row("tcp-simopen"))
+    begun(attempt)
+    assert [] == attempt.step(CallHeard(SecondMessage(NONCE, (Ready(9, 30000),))), 0.1)
+    feed(attempt, 0.1, own_syn(), peer_syn(), own_syn_ack())
+    assert [] == attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0, 30000),))), 0.2)
+
+
+def test_a_moved_pair_connects_through_real_nats() -> None:
+    """The whole of it in the model: B's host refuses the first port."""
+    for technique in ("tcp-simopen", "tcp-midstream", "tcp-nutss", "udp"):
+        kind = "untracked" if technique == "tcp-nutss" else "linux"
+        transport = "udp" if technique == "udp" else "tcp"
+        world = World(kind, kind, techniques=[technique], transport=transport, faults_b={0: "port-taken"})
+        assert world.run().ok, technique

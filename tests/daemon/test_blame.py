@@ -1,0 +1,63 @@
+"""Claims about daemon/blame.py: a failed attempt's cause is given the rule that did it.
+It refuses to list rules; tests/lab/test_verdict.py lets a kernel drop packets."""
+
+from __future__ import annotations
+
+import pytest
+
+from punchd.daemon.blame import named
+from punchd.firewall import Packet, parse
+from punchd.firewall_list import Rules
+from punchd.words.outcomes import Failed
+
+SYN = frozenset({"syn"})
+SUSPECTS = [
+    Packet(what="", going="in", flags=SYN, state="established", remote="198.51.100.2"),
+    Packet(what="", going="out", flags=SYN, remote="198.51.100.2"),
+]
+
+
+def rules(rule: str, hook: str = "output") -> Rules:
+    head = (
+        f"table ip t {{ # handle 1\n\tchain c {{ # handle 1\n\t\ttype filter hook {hook} priority 0; policy accept;\n"
+    )
+    return Rules((parse(f"{head}\t\t{rule} # handle 5\n\t}}\n}}\n"),))
+
+
+def failed(code: str) -> Failed:
+    return Failed(code, "it failed", "help yourself", {"tcp-simopen": {"code": code}, "udp": {"code": "nothing-heard"}})
+
+
+@pytest.mark.parametrize(
+    ("code", "hook", "found"),
+    [
+        ("blocked-outgoing", "output", True),
+        ("syn-not-captured", "output", True),
+        ("blocked-outgoing", "input", False),  # what comes in is not suspected
+        ("blocked-incoming", "input", True),
+        ("blocked-incoming", "output", True),  # our kernel's answer was dropped
+    ],
+)
+def test_rule_is_named_where_it_is_suspected(code: str, hook: str, *, found: bool) -> None:
+    """A rule that has nothing to do with what was seen would mislead."""
+    outcome = named(failed(code), [SUSPECTS, SUSPECTS], rules("ip protocol tcp drop", hook))
+    cause = outcome.cause["tcp-simopen"]
+    assert isinstance(cause, dict)
+    assert found == ("rule" in cause)
+    assert {"code": "nothing-heard"} == outcome.cause["udp"]
+    if found:
+        assert "table ip t, chain c: ip protocol tcp drop (handle 5)" == cause["rule"]
+        assert cause["mend"] == outcome.advice
+        assert outcome.message == f"it failed; it is {cause['rule']}"
+
+
+def test_nothing_found_leaves_the_verdict_as_it_was() -> None:
+    """The packets' word stands without a rule."""
+    before = failed("blocked-outgoing")
+    assert before == named(before, [SUSPECTS, SUSPECTS], rules("udp dport 53 drop"))
+
+
+def test_rule_in_doubt_is_called_so() -> None:
+    """A set whose elements are not known may hold the peer."""
+    outcome = named(failed("blocked-outgoing"), [SUSPECTS, SUSPECTS], rules("ip daddr @banned drop"))
+    assert "it may be table ip t" in outcome.message
