@@ -97,9 +97,11 @@ class Attempt:
         """When `step` wants a DeadlinePassed; None once done."""
         if self.state is State.DONE:
             return None
-        times = [pair.deadline for pair in self.pairs if pair.deadline is not None]
-        own = self._own_deadline()
-        return min([*times, own]) if times else own
+        earliest = self._own_deadline()
+        for pair in self.pairs:
+            if pair.deadline is not None and pair.deadline < earliest:
+                earliest = pair.deadline
+        return earliest
 
     def begin(self) -> list[Effect]:
         """The first effects; a Settled event is due when they are performed."""

@@ -3,13 +3,12 @@ Concludes nothing: core/verdict.py does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from punchd.words.events import Signal
 
 
-@dataclass(slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, gc=False):
     """What the packets of one pair did, for the verdict; nothing else is remembered of them."""
 
     own_syn: bool = False

@@ -4,7 +4,8 @@ Never chooses between two pairs that it answered; the rule is in core/attempt.py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from punchd.core import verdict
 from punchd.core.attempt import Attempt, State
@@ -102,7 +103,7 @@ class Initiating(Attempt):
             return
         self.state = State.EXCHANGING
         self._offered = [pair.index for pair in primed]
-        offers = tuple(replace(pair.offer, syn=pair.syn) for pair in primed)
+        offers = tuple(replace(pair.offer, syn=pair.syn) if pair.syn else pair.offer for pair in primed)
         self._effects.append(
             Notify(
                 Notification(

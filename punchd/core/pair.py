@@ -144,7 +144,7 @@ class Pair:
 
     def number(self, label: str) -> None:
         """Sequence numbers from the nonce, the same at both ends and unknown to others: no SYN has to tell them."""
-        a, b = secret_number(self.terms.nonce, f"A {label}"), secret_number(self.terms.nonce, f"B {label}")
+        a, b = secret_numbers(self.terms.nonce, label)
         self.snd_nxt, self.rcv_nxt = (a, b) if self.terms.initiating else (b, a)
         self.numbered = True
 
@@ -420,9 +420,10 @@ class Pair:
             self.reach_at = self.now
 
 
-def secret_number(nonce: bytes, label: str) -> int:
-    """A 32-bit number that both peers derive from the nonce and nobody else can (BLAKE2s, RFC 7693)."""
-    return int.from_bytes(hashlib.blake2s(label.encode(), key=nonce, digest_size=4).digest(), "big")
+def secret_numbers(nonce: bytes, label: str) -> tuple[int, int]:
+    """Two 32-bit numbers that both peers derive from the nonce and nobody else can (BLAKE2s, RFC 7693)."""
+    digest = hashlib.blake2s(label.encode(), key=nonce, digest_size=8, person=b"numbers").digest()
+    return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
 
 
 def secret_tag(nonce: bytes, label: str) -> bytes:

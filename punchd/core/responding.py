@@ -3,7 +3,7 @@ Tries no pair that the notification does not offer; the rule is in core/attempt.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from punchd.core import verdict
 from punchd.core.attempt import Attempt, State

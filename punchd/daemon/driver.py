@@ -12,12 +12,14 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import structlog
 
 from punchd.core.attempt import Attempt
 from punchd.core.budget import Budget
+from punchd.daemon.clockwork import EARLY_S, Clockwork
 from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
@@ -51,6 +53,7 @@ class Driver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loop, self._host, self._budget, self._kept, self._clock = loop, host, budget, kept, clock
+        self._clockwork = Clockwork(loop, clock)
         self._fans = Fans(loop, host, budget, clock=clock)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples: set[tuple[int, str, int, bool]] = set()
@@ -157,19 +160,20 @@ class Driver:
 
     def _arm(self, run: Run) -> None:
         deadline = run.attempt.deadline
-        if deadline is None or (run.timer is not None and run.timer_at <= deadline):
-            return  # an earlier timer finds out by itself that it came too early
-        if run.timer is not None:
-            run.timer.cancel()
-        run.timer_at = deadline
-        run.timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._on_timer, run)
+        if deadline is None or (run.alarm is not None and run.alarm.at <= deadline):
+            return  # an earlier alarm finds out by itself that it came too early
+        if run.alarm is not None:
+            run.alarm.cancel()
+        run.alarm = self._clockwork.set(deadline, partial(self._on_alarm, run))
 
-    def _on_timer(self, run: Run) -> None:
-        run.timer = None
-        if self._host.ring is not None:
-            self._drain_ring()  # what has happened comes before what has not
+    def _on_alarm(self, run: Run) -> None:
+        run.alarm = None
+        self._drain_ring()  # what has happened comes before what has not
         deadline = run.attempt.deadline
-        if deadline is not None and deadline <= self._clock() + 0.0005:
+        if deadline is not None and deadline <= self._clock() + EARLY_S:
+            for held in run.held.values():  # made without a handshake: watched once COMMIT is late, for few need it
+                if held.stream and held.sock is not None and not held.watched:
+                    self._watch_stream(run, held)
             self.feed(run, seen.DeadlinePassed())
         else:
             self._arm(run)
@@ -178,9 +182,8 @@ class Driver:
         if run not in self.runs:
             return
         self.runs.discard(run)
-        if run.timer is not None:
-            run.timer.cancel()
-            run.timer = None
+        if run.alarm is not None:
+            run.alarm.cancel()
         for held in list(run.held.values()):
             self._let_go(run, held)
         if run.journal is not None:
@@ -188,8 +191,7 @@ class Driver:
         run.caller.ended()
 
     def _drain_ring(self) -> None:
-        assert self._host.ring is not None
-        for record in self._host.ring.drain():
+        for record in self._host.ring.drain() if self._host.ring is not None else ():
             known = self._tokens.get(record.token)
             if known is None:
                 continue
@@ -255,6 +257,7 @@ class Driver:
         self._watch_tuple(held)
         if held.sock is not None:
             self._loop.add_reader(held.sock, self._on_datagram, run, held)
+            held.watched = True
 
     def _connect(self, run: Run, effect: do.Connect) -> None:
         held = run.held[effect.pair]
@@ -263,6 +266,7 @@ class Driver:
         held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, stubborn=effect.stubborn)
         held.stubborn = effect.stubborn
         self._loop.add_writer(held.sock, self._on_writable, run, held)
+        held.watched = True
 
     def _abort(self, run: Run, effect: do.Abort) -> None:
         held = run.held[effect.pair]
@@ -279,13 +283,13 @@ class Driver:
     def _materialise(self, run: Run, effect: do.Materialise) -> None:
         held = run.held[effect.pair]
         held.sock = sockets.materialised(held.local, held.remote, snd_nxt=effect.snd_nxt, rcv_nxt=effect.rcv_nxt)
-        self._watch_stream(run, held)
 
     def _open_datagram(self, run: Run, effect: do.OpenDatagram) -> None:
         held = run.held[effect.pair]
         shared = KeptPort("udp", *held.local) in self._kept
         held.sock, held.tag = sockets.datagram(held.local, held.remote, shared=shared), effect.tag
         self._loop.add_reader(held.sock, self._on_datagram, run, held)
+        held.watched = True
 
     def _set_ttl(self, run: Run, effect: do.SetTtl) -> None:
         sock = run.held[effect.pair].sock
@@ -318,8 +322,10 @@ class Driver:
                 assert held.tag is not None
                 sockets.send_datagram(held.sock, held.tag + bytes([effect.signal]), effect.ttl)
         elif self._host.raw is not None:
-            window = seen.WINDOWS[effect.signal]
-            self._send(held, native.FLAG_ACK, effect.seq, effect.ack, window, effect.ttl or FULL_TTL)
+            self._host.raw.send_bare(
+                held.local, held.remote, flags=native.FLAG_ACK, seq=effect.seq, ack=effect.ack,
+                window=seen.WINDOWS[effect.signal], ttl=effect.ttl or FULL_TTL,
+            )  # fmt: skip
 
     def _clear(self, run: Run, effect: do.Clear) -> None:
         held = run.held.get(effect.pair)
@@ -327,7 +333,9 @@ class Driver:
             self._fans.clear(held, effect)
         elif held is not None and held.stream and self._host.raw is not None:
             run.count(effect.ttl)
-            self._send(held, native.FLAG_RST, effect.seq, 0, 0, effect.ttl)
+            self._host.raw.send_bare(
+                held.local, held.remote, flags=native.FLAG_RST, seq=effect.seq, ack=0, window=0, ttl=effect.ttl
+            )
 
     def _close_pair(self, run: Run, effect: do.ClosePair) -> None:
         held = run.held.get(effect.pair)
@@ -367,8 +375,7 @@ class Driver:
 
     def _ring_first(self, held: Held) -> bool:
         """What the ring holds came before the socket's news (core/attempt.py). Whether the pair survived reading it."""
-        if self._host.ring is not None:
-            self._drain_ring()
+        self._drain_ring()
         return held.sock is not None or held.listener is not None
 
     def _on_writable(self, run: Run, held: Held) -> None:
@@ -403,6 +410,7 @@ class Driver:
         if run.attempt.terms.initiating:
             assert held.sock is not None
             self._loop.add_reader(held.sock, self._on_stream_readable, run, held)
+            held.watched = True
 
     def _on_stream_readable(self, run: Run, held: Held) -> None:
         if not self._ring_first(held):
@@ -433,7 +441,7 @@ class Driver:
         return sock.detach()
 
     def _unwatch(self, held: Held) -> None:
-        if held.sock is not None:
+        if held.sock is not None and held.watched:
             self._loop.remove_writer(held.sock)
             self._loop.remove_reader(held.sock)
 
@@ -456,7 +464,7 @@ class Driver:
             self._fans.close(held)
             return
         if held.given:  # a primer's time-exceeded that comes late must not become the application's SO_ERROR
-            self._loop.call_later(GUARD_S, self._forget, held)
+            self._clockwork.set(self._clock() + GUARD_S, partial(self._forget, held))
         else:
             self._forget(held)
         left = self._ports.get(held.local[1], 1) - 1
@@ -484,15 +492,6 @@ class Driver:
             taken = not ours and not sockets.is_free(effect.local_port, stream=stream)
         if taken:
             raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
-
-    def _send(self, held: Held, flags: int, seq: int, ack: int, window: int, ttl: int) -> None:
-        assert self._host.raw is not None
-        self._host.raw.send([
-            native.Segment(
-                src=held.local[0], dst=held.remote[0], src_port=held.local[1], dst_port=held.remote[1],
-                seq=seq, ack=ack, window=window, flags=flags, ttl=ttl,
-            )
-        ])  # fmt: skip
 
 
 _SIGNALS = frozenset(int(signal) for signal in seen.Signal)

@@ -19,10 +19,12 @@ class _Rest(TypedDict):
 class Held:
     """A pair's hold on this host. `sock` is the one that will be handed over, once there is one.
 
-    A fan has no ports before one of its lanes is adopted; they are 0.
+    A fan has no ports before one of its lanes is adopted; they are 0. `watched`: the loop was asked to watch `sock`.
     """
 
-    __slots__ = ("fan", "given", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token")
+    __slots__ = (
+        "fan", "given", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token", "watched",
+    )  # fmt: skip
 
     def __init__(
         self, pair: int, token: int, local: str, local_port: int, remote: str, remote_port: int, *, stream: bool
@@ -33,7 +35,7 @@ class Held:
         self.listener: socket.socket | None = None
         self.tag: bytes | None = None
         self.fan: Fan | None = None
-        self.given = self.stubborn = False
+        self.given = self.stubborn = self.watched = False
 
     @property
     def flow_local(self) -> tuple[str, int]:

@@ -3,12 +3,12 @@ Performs nothing; daemon/driver.py does."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections import deque
 from typing import Protocol
 
 from punchd.core.attempt import Attempt
+from punchd.daemon.clockwork import Alarm
 from punchd.daemon.held import Held
 from punchd.words.effects import Effect, OpenPair, Spray
 from punchd.words.errors import Code
@@ -42,15 +42,14 @@ class Journal(Protocol):
 
 
 class Run:
-    """One attempt at work: its machine, its pairs' descriptors, its timer, and what it has sent since it last paid.
+    """One attempt at work: its machine, its pairs' descriptors, its alarm, and what it has sent since it last paid.
 
     arriving, dying  packets sent all the way, and at hole range
     muted            the target's budget is overdrawn
     """
 
     __slots__ = (
-        "arriving", "attempt", "broken", "busy", "caller", "dying", "held", "inbox", "journal", "muted", "timer",
-        "timer_at",
+        "alarm", "arriving", "attempt", "broken", "busy", "caller", "dying", "held", "inbox", "journal", "muted",
     )  # fmt: skip
 
     def __init__(self, attempt: Attempt, caller: Caller, journal: Journal | None) -> None:
@@ -58,8 +57,7 @@ class Run:
         self.held: dict[int, Held] = {}
         self.inbox: deque[Event] = deque()
         self.busy = self.broken = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.timer_at = 0.0
+        self.alarm: Alarm | None = None
         self.arriving = self.dying = 0
         self.muted = False
 

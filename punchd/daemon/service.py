@@ -167,6 +167,7 @@ class Service:
 
 
 STATUS_ATTEMPTS_MAX = 200
+GC_YOUNG = 20_000  # objects; an attempt leaves few cycles, and the default of 700 would collect several times a punch
 
 
 def _pong(host: Host) -> bytes:
@@ -209,6 +210,7 @@ async def _serve(config: Config, host: Host, listener: Listener) -> None:
         loop.add_signal_handler(number, ended.set)
     service = Service(loop, config, host, listener)
     gc.freeze()  # what was loaded stays; collections need not walk it in the middle of a punch
+    gc.set_threshold(GC_YOUNG, 20, 20)
     log.info("serving", socket=config.socket, version=__version__, able=sorted(host.able))
     await ended.wait()
     await service.stop()

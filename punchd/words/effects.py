@@ -3,15 +3,14 @@ Effects instruct; they carry everything the edge needs and decide nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .events import ACK, Signal
 from .notification import Notification, SecondMessage, Syn
 from .outcomes import Failed, Progress, Punched
 
 
-@dataclass(frozen=True, slots=True)
-class OpenPair:
+class OpenPair(msgspec.Struct, frozen=True, gc=False):
     """Take the local port and watch the 4-tuple. Undone by ClosePair."""
 
     pair: int
@@ -23,8 +22,7 @@ class OpenPair:
     """True: the port was drawn here. False: the peer named it, so refuse it if any socket holds it."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenFan:
+class OpenFan(msgspec.Struct, frozen=True, gc=False):
     """A pair of many 4-tuples to one address, none of them taken yet: Spray takes them. Undone by ClosePair."""
 
     pair: int
@@ -40,8 +38,7 @@ class OpenFan:
     """Of the ports that are drawn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spray:
+class Spray(msgspec.Struct, frozen=True, gc=False):
     """One packet on each of these lanes (local port, remote port), which are watched from now on.
 
     A lane whose local port is in use is left out. On TCP the segment bears `flags` and these numbers: with ACK it is
@@ -57,8 +54,7 @@ class Spray:
     flags: int = ACK
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(msgspec.Struct, frozen=True, gc=False):
     """This lane is the pair's 4-tuple from now on. The others are forgotten: on TCP by a RST at hole range each."""
 
     pair: int
@@ -68,8 +64,7 @@ class Adopt:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(msgspec.Struct, frozen=True, gc=False):
     """A non-blocking connect() from the pair's port; `ttl` None is the kernel's default."""
 
     pair: int
@@ -78,23 +73,20 @@ class Connect:
     """No reset ends it: the peer may refuse what comes before it is ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
+class Abort(msgspec.Struct, frozen=True, gc=False):
     """Close the connecting socket: a socket in SYN_SENT sends nothing when it is closed."""
 
     pair: int
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(msgspec.Struct, frozen=True, gc=False):
     """Listen on the pair's port for this peer's address alone; SYN-ACKs bear the listener's `ttl`."""
 
     pair: int
     ttl: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Materialise:
+class Materialise(msgspec.Struct, frozen=True, gc=False):
     """Make an ESTABLISHED socket out of nothing by TCP_REPAIR."""
 
     pair: int
@@ -102,24 +94,21 @@ class Materialise:
     rcv_nxt: int
 
 
-@dataclass(frozen=True, slots=True)
-class OpenDatagram:
+class OpenDatagram(msgspec.Struct, frozen=True, gc=False):
     """A UDP socket connected to the peer's endpoint."""
 
     pair: int
     tag: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SetTtl:
+class SetTtl(msgspec.Struct, frozen=True, gc=False):
     """Set the socket's TTL; None is the kernel's default."""
 
     pair: int
     ttl: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Resend:
+class Resend(msgspec.Struct, frozen=True, gc=False):
     """Send captured headers again, with their checksums recomputed; `ttl` None is the default of 64."""
 
     pair: int
@@ -127,16 +116,14 @@ class Resend:
     ttl: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Inject:
+class Inject(msgspec.Struct, frozen=True, gc=False):
     """Send our own stack a SYN that looks like the peer's."""
 
     pair: int
     syn: Syn
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True, gc=False):
     """Signal the peer's punchd on the path; `seq` and `ack` as on the wire (TCP only)."""
 
     pair: int
@@ -146,8 +133,7 @@ class Tell:
     ack: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Clear:
+class Clear(msgspec.Struct, frozen=True, gc=False):
     """A RST at hole range: the own NAT forgets the mapping, the peer never sees it."""
 
     pair: int
@@ -155,36 +141,31 @@ class Clear:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClosePair:
+class ClosePair(msgspec.Struct, frozen=True, gc=False):
     """Close the pair's socket without a word (inside repair mode) and stop watching the 4-tuple."""
 
     pair: int
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True, gc=False):
     """Hand the application the notification for its peer."""
 
     notification: Notification
 
 
-@dataclass(frozen=True, slots=True)
-class CallBack:
+class CallBack(msgspec.Struct, frozen=True, gc=False):
     """Hand the application the second message, for the initiator."""
 
     message: SecondMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, gc=False):
     """Tell the application how it goes."""
 
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
+class HandOver(msgspec.Struct, frozen=True, gc=False):
     """Pass the pair's socket to the application, every option back at the kernel's default."""
 
     pair: int
@@ -194,8 +175,7 @@ class HandOver:
     """The final word that leaves with the descriptor; None for an early one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """The final word without a descriptor: a failure, or the `ok` after an early descriptor."""
 
     outcome: Punched | Failed

@@ -3,8 +3,9 @@ Events report; they never instruct."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+
+import msgspec
 
 from .notification import SecondMessage
 
@@ -38,8 +39,7 @@ class Signal(IntEnum):
     COMMIT = 3
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentSeen:
+class SegmentSeen(msgspec.Struct, frozen=True, gc=False):
     """The ring saw a TCP segment of this pair. `segment` holds its headers as captured."""
 
     pair: int
@@ -58,8 +58,7 @@ class SegmentSeen:
     remote_port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StraySeen:
+class StraySeen(msgspec.Struct, frozen=True, gc=False):
     """A TCP segment of the peer's address came to this pair's port from another port: some NAT changes ports."""
 
     pair: int
@@ -68,8 +67,7 @@ class StraySeen:
     ttl: int
 
 
-@dataclass(frozen=True, slots=True)
-class SignalSeen:
+class SignalSeen(msgspec.Struct, frozen=True, gc=False):
     """The peer's punchd signalled on this pair; the sequence numbers or the tag were right."""
 
     pair: int
@@ -78,30 +76,26 @@ class SignalSeen:
     remote_port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True, gc=False):
     """The pair's socket is ESTABLISHED (or was accepted)."""
 
     pair: int
 
 
-@dataclass(frozen=True, slots=True)
-class Readable:
+class Readable(msgspec.Struct, frozen=True, gc=False):
     """The pair's established socket has data or a FIN waiting: the peer's application has it."""
 
     pair: int
 
 
-@dataclass(frozen=True, slots=True)
-class SocketFailed:
+class SocketFailed(msgspec.Struct, frozen=True, gc=False):
     """The kernel gave up the pair's socket with this errno."""
 
     pair: int
     errno: int
 
 
-@dataclass(frozen=True, slots=True)
-class IcmpSeen:
+class IcmpSeen(msgspec.Struct, frozen=True, gc=False):
     """An ICMP error that quotes a packet of this pair."""
 
     pair: int
@@ -110,8 +104,7 @@ class IcmpSeen:
     sender: str
 
 
-@dataclass(frozen=True, slots=True)
-class PacketRefused:
+class PacketRefused(msgspec.Struct, frozen=True, gc=False):
     """The kernel would not send a packet of this pair: EPERM when a rule of this host drops it. The pair goes on."""
 
     pair: int
@@ -119,8 +112,7 @@ class PacketRefused:
     errno: int
 
 
-@dataclass(frozen=True, slots=True)
-class EffectFailed:
+class EffectFailed(msgspec.Struct, frozen=True, gc=False):
     """The edge could not do what this pair asked for; `code` is the error code that this comes to."""
 
     pair: int
@@ -129,42 +121,36 @@ class EffectFailed:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Withheld:
+class Withheld(msgspec.Struct, frozen=True, gc=False):
     """The budget (core/budget.py) refused a burst, and nothing of it was sent; it may have what it takes by then."""
 
     pair: int
     for_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(msgspec.Struct, frozen=True, gc=False):
     """The peer's second message came: it is ready for this pair."""
 
     pair: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallHeard:
+class CallHeard(msgspec.Struct, frozen=True, gc=False):
     """The caller handed in the peer's second message."""
 
     message: SecondMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True, gc=False):
     """The caller asked to stop, hung up, or the daemon ends; `code` says which."""
 
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """The effects of the first step are performed, and their failures reported."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
+class DeadlinePassed(msgspec.Struct, frozen=True, gc=False):
     """The time the machine named in `deadline` has come."""
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import msgspec
+
 NONCE_LEN = 16
 OFFERS_MAX = 16
 SPREAD_MAX = 1024
@@ -66,8 +68,7 @@ class Syn:
     timestamp: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """One candidate pair that the initiator has opened.
 
     initiator_port  the initiator's public port, where the responder aims
@@ -98,8 +99,7 @@ class SecondMessage:
     ready: tuple[Ready, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True, gc=False):
     """Everything the responder needs to finish without another word.
 
     nonce      names the attempt and seeds its secrets (sequence numbers, UDP tag); unpredictable to outsiders

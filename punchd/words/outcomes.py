@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from .addresses import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, gc=False):
     """One line of news: `stage` is trying, failed, heard or proving."""
 
     stage: str
@@ -19,8 +20,7 @@ class Progress:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Punched:
+class Punched(msgspec.Struct, frozen=True, gc=False):
     """A connection that is proven in both directions."""
 
     technique: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from .nat import Face, NatClass
 from .notification import Offer, Opening, Spread
 
@@ -64,8 +66,7 @@ class Row:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """An offer, and what only this side needs to know of it: the port that it opens, and the one that it aims at.
 
     after_s    how long it bides its time

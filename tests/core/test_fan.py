@@ -4,11 +4,11 @@ Events are fed by hand; tests/core/test_agreement.py lets two sides meet, and so
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from acts import LOCAL, NONCE, A, B, begun, those, work
+from msgspec.structs import replace
 
 from punchd.core import plan
 from punchd.core.fan import PACE_S, PAUSE_S

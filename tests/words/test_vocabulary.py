@@ -9,6 +9,7 @@ import re
 import typing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from punchd.words import effects, events, notification, outcomes, requests
@@ -29,7 +30,7 @@ def words_of(module: object) -> set[type]:
     return {
         word
         for _, word in inspect.getmembers(module, inspect.isclass)
-        if word.__module__ == module.__name__ and dataclasses.is_dataclass(word)
+        if word.__module__ == module.__name__ and (dataclasses.is_dataclass(word) or issubclass(word, msgspec.Struct))
     }
 
 
@@ -37,8 +38,9 @@ def words_of(module: object) -> set[type]:
 def test_words_are_values(module: object) -> None:
     """A journal keeps them, two threads of thought share them: nobody may change one."""
     for word in words_of(module):
-        assert word.__dataclass_params__.frozen
-        assert "__slots__" in vars(word)
+        config = getattr(word, "__struct_config__", None) or word.__dataclass_params__
+        assert config.frozen
+        assert "__slots__" in vars(word) or issubclass(word, msgspec.Struct)  # which has slots
 
 
 @pytest.mark.parametrize("module", UNIONS)
