@@ -73,20 +73,22 @@ class Budget:
         bucket = _find(self._targets, target, self._limits.target)
         bucket.refill(now)
         bucket.level -= arriving
-        for other in (self._host, _find(self._callers, caller, self._limits.caller)):
-            other.refill(now)
-            other.level = max(other.level - arriving - dying, -OVERDRAFT * other.limit.burst)
-        return bucket.level > -OVERDRAFT * bucket.limit.burst
+        if arriving or dying:
+            for other in (self._host, _find(self._callers, caller, self._limits.caller)):
+                other.refill(now)
+                other.level = max(other.level - arriving - dying, other.floor)
+        return bucket.level > bucket.floor
 
 
 class _Bucket:
-    __slots__ = ("at", "level", "limit")
+    __slots__ = ("at", "floor", "level", "limit")
 
     def __init__(self, limit: Limit) -> None:
         self.limit, self.level, self.at = limit, float(limit.burst), -1.0
+        self.floor = -OVERDRAFT * limit.burst
 
     def refill(self, now: float) -> None:
-        if self.at >= 0.0:
+        if self.at >= 0.0 and self.level < self.limit.burst:
             self.level = min(self.limit.burst, self.level + (now - self.at) * self.limit.rate)
         self.at = now
 

@@ -26,8 +26,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
+
+import msgspec
 
 from punchd.core.evidence import Evidence
 from punchd.core.lanes import Rounds
@@ -76,8 +77,7 @@ SEQ_MASK = 0xFFFFFFFF
 _NO_SPREAD = Spread(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, gc=False):
     """What all pairs of an attempt share.
 
     hole_ttl  hops after which a primer dies

@@ -20,8 +20,10 @@ measured at another time. What would harm the others is left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec.structs import replace
 
 from punchd.core import predict
 from punchd.core.ports import Ports

@@ -8,8 +8,9 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address
+
+from msgspec.structs import replace
 
 from punchd.core import places, plan
 from punchd.core.attempt import Attempt

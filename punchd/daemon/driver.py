@@ -475,7 +475,7 @@ class Driver:
 
     def _forget(self, held: Held) -> None:
         self._host.flows.drop(*held.flow_local, **held.flow_rest)
-        if self._host.flows.get(*held.flow_local, **held.flow_any_port) == held.token:
+        if held.stream and self._host.flows.get(*held.flow_local, **held.flow_any_port) == held.token:
             self._host.flows.drop(*held.flow_local, **held.flow_any_port)
         self._tuples.discard((held.local[1], *held.remote, held.stream))
 

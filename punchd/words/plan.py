@@ -3,8 +3,6 @@ Chooses nothing: core/plan.py does, from both NATs' classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from .nat import Face, NatClass
@@ -13,8 +11,7 @@ from .notification import Offer, Opening, Spread
 _UNKNOWN = NatClass()
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True, gc=False):
     """What the plan knows of one side.
 
     own_port, public_port  a mapping that is there already; 0: none, or none is needed
@@ -30,8 +27,7 @@ class View:
     taken: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Lanes:
+class Lanes(msgspec.Struct, frozen=True, gc=False):
     """The ports of a technique of many 4-tuples, as the initiator sees them; a `first` of 0 is drawn or guessed.
 
     own     ours, from which we send        seen  what our NAT makes of them: where the peer aims
@@ -45,8 +41,7 @@ class Lanes:
     handshake: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One technique of a plan. Ports that are 0 are drawn, with both NATs taken to keep them.
 
     own_port   ours, where only that one's mapping is known       seen_port  what our NAT makes of it

@@ -4,10 +4,10 @@ It refuses to run any."""
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from punchd.core import nicknames, plan
 from punchd.core.plan import Times
