@@ -88,10 +88,25 @@ def test_an_alarm_set_by_an_alarm_rings() -> None:
 def test_cancelled_alarms_do_not_pile_up() -> None:
     """At thousands of attempts a second, each with ten minutes of patience, they would fill the memory."""
     loop, clockwork, rung = made()
+    clockwork.set(900.0, lambda: rung.append("yes"))
     for number in range(50 * COMPACT_MIN):
         clockwork.set(1000.0 + number, lambda: rung.append("no")).cancel()
     assert len(clockwork._heap) <= 2 * COMPACT_MIN
     assert len([entry for entry in loop.timers if not entry[2].cancelled]) == 1
+
+
+def test_with_no_alarm_left_there_is_no_timer() -> None:
+    """An idle daemon is not woken for attempts that have ended long ago."""
+    loop, clockwork, rung = made()
+    alarms = [clockwork.set(110.0 + number, lambda: rung.append("no")) for number in range(3)]
+    for alarm in alarms:
+        alarm.cancel()
+    assert all(entry[2].cancelled for entry in loop.timers)
+    clockwork.set(120.0, lambda: rung.append("yes"))
+    clockwork.set(150.0, lambda: rung.append("no")).cancel()
+    loop.pass_time(125.0)
+    assert ["yes"] == rung
+    assert all(entry[2].cancelled for entry in loop.timers), "what was cancelled wakes nobody either"
 
 
 def test_an_alarm_that_fails_silences_no_other() -> None:
