@@ -103,6 +103,13 @@ class Materialise:
 
 
 @dataclass(frozen=True, slots=True)
+class AskKernel:
+    """Has the made socket taken in a segment? Answered by KernelHeard, as soon as it has."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpenDatagram:
     """A UDP socket connected to the peer's endpoint."""
 
@@ -210,6 +217,7 @@ Effect = (
     | Abort
     | Listen
     | Materialise
+    | AskKernel
     | OpenDatagram
     | SetTtl
     | Resend

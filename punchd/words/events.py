@@ -86,6 +86,13 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelHeard:
+    """The made socket has taken in a segment of the peer's: what the ring saw, no rule of this host's dropped."""
+
+    pair: int
+
+
+@dataclass(frozen=True, slots=True)
 class Readable:
     """The pair's established socket has data or a FIN waiting: the peer's application has it."""
 
@@ -173,6 +180,7 @@ PairEvent = (
     | StraySeen
     | SignalSeen
     | Connected
+    | KernelHeard
     | Readable
     | SocketFailed
     | IcmpSeen
