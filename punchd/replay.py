@@ -34,6 +34,7 @@ from punchd.words.events import (
     Event,
     Flags,
     IcmpSeen,
+    KernelHeard,
     PacketRefused,
     Readable,
     SegmentSeen,
@@ -182,6 +183,8 @@ def _tell_event(event: Event) -> str:
             return f"< pair {event.pair}: {event.signal.name}"
         case Connected():
             return f"= pair {event.pair}: connected"
+        case KernelHeard():
+            return f"= pair {event.pair}: the socket has heard"
         case Readable():
             return f"< pair {event.pair}: stream data"
         case SocketFailed():
@@ -230,6 +233,7 @@ _EFFECTS = {
     "Materialise": "+ pair {pair}: established by repair, seq {snd_nxt} ack {rcv_nxt}",
     "OpenDatagram": "+ pair {pair}: datagrams",
     "SetTtl": "= pair {pair}: ttl {ttl}",
+    "AskKernel": "= pair {pair}: has the socket heard?",
     "Resend": "> pair {pair}: the captured segment again, ttl {ttl}",
     "Inject": "> pair {pair}: the peer's SYN, into our own stack",
     "Tell": "> pair {pair}: {signal}, ttl {ttl}",

@@ -29,6 +29,8 @@ class Evidence(msgspec.Struct, gc=False):
     other_port: int | None = None
     """The port of the peer's address from which a SYN came, if that is not the one it named."""
     send_errno: int | None = None
+    deaf: bool = False
+    """The peer's word came, and our made socket did not hear it (yet)."""
 
     def told(self, signal: Signal) -> bool:
         """Whether the peer's punchd signalled this."""

@@ -32,7 +32,7 @@ import msgspec
 
 from punchd.core.evidence import Evidence
 from punchd.core.lanes import Rounds
-from punchd.words.effects import Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
+from punchd.words.effects import AskKernel, Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
 from punchd.words.events import (
     ACK,
     BY_WINDOW,
@@ -44,6 +44,7 @@ from punchd.words.events import (
     DeadlinePassed,
     EffectFailed,
     IcmpSeen,
+    KernelHeard,
     PacketRefused,
     PairEvent,
     Readable,
@@ -281,6 +282,13 @@ class Pair:
         """The responder opens its own NAT and waits for the initiator's packet."""
         return self.offer.opening in (Opening.REFIRED, Opening.CALLED)
 
+    def heard_by_kernel(self) -> Script:
+        """Wait until the made socket has taken a segment in: the ring sees what a rule of this host may drop."""
+        self.evidence.deaf = True
+        self.do(AskKernel)
+        yield from self.until(lambda event: isinstance(event, KernelHeard))
+        self.evidence.deaf = False
+
     def repeat(self, stimulus: Wanted, again: Callable[[], None]) -> Script:
         """Until the attempt ends this pair: answer each repeated stimulus, and unasked with growing pauses."""
         while True:
@@ -378,7 +386,7 @@ class Pair:
                 self.fail(event.code, event.cause)
             case Readable():
                 self.committed = True
-            case DeadlinePassed() | Called() | Withheld():
+            case DeadlinePassed() | Called() | KernelHeard() | Withheld():
                 pass
         return event
 

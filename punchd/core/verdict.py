@@ -134,6 +134,8 @@ def _unheeded(pair: Pair) -> bool:
     (RFC 9293, 3.10.7). A made socket answers neither, and IP_MINTTL keeps what comes with a TTL of 1 from it.
     """
     seen = pair.evidence
+    if seen.deaf:
+        return True
     if pair.blind or pair.connected or seen.own_syn_ack or pair.offer.technique == "tcp-midstream":
         return False
     return (seen.peer_ttl or 0) > 1 and (seen.acknowledged or (seen.peer_syn and not seen.peer_syn_ack))

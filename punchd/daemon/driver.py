@@ -34,6 +34,7 @@ from punchd.words.probing import KeptPort
 log: Any = structlog.get_logger()
 
 FULL_TTL = 64
+ASK_AGAIN_S = 0.002
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
 PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 # The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
@@ -63,10 +64,13 @@ class Driver:
         self._table: dict[type[Any], Callable[[Run, Any], None]] = {
             do.OpenPair: self._open_pair, do.OpenFan: self._open_fan, do.Spray: self._spray, do.Adopt: self._adopt,
             do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
-            do.Materialise: self._materialise, do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl,
-            do.Resend: self._resend, do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear,
-            do.ClosePair: self._close_pair, do.Notify: self._notify, do.CallBack: self._call_back,
-            do.Report: self._report, do.HandOver: self._hand_over, do.Finish: self._finish,
+            do.Materialise: self._materialise, do.AskKernel: self._ask_kernel,
+            do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl, do.Resend: self._resend,
+            do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear, do.ClosePair: self._close_pair,
+            do.HandOver: self._hand_over, do.Finish: self._finish,
+            do.Notify: lambda run, effect: run.caller.notification(effect.notification),
+            do.CallBack: lambda run, effect: run.caller.call_back(effect.message),
+            do.Report: lambda run, effect: run.caller.progress(effect.progress),
         }  # fmt: skip
         if host.ring is not None:
             loop.add_reader(host.ring.fileno(), self._drain_ring)
@@ -284,6 +288,17 @@ class Driver:
         held = run.held[effect.pair]
         held.sock = sockets.materialised(held.local, held.remote, snd_nxt=effect.snd_nxt, rcv_nxt=effect.rcv_nxt)
 
+    def _ask_kernel(self, run: Run, effect: do.AskKernel) -> None:
+        held = run.held.get(effect.pair)
+        if held is not None and (
+            held.sock is None or sockets.has_heard(held.sock)
+        ):  # given early: it is the application's to listen
+            self.feed(run, seen.KernelHeard(held.pair))
+        elif (
+            held is not None
+        ):  # the ring is ahead of the stack by microseconds, or a rule of this host's is in the way for good
+            self._loop.call_later(ASK_AGAIN_S, self._ask_kernel, run, effect)
+
     def _open_datagram(self, run: Run, effect: do.OpenDatagram) -> None:
         held = run.held[effect.pair]
         shared = KeptPort("udp", *held.local) in self._kept
@@ -341,15 +356,6 @@ class Driver:
         held = run.held.get(effect.pair)
         if held is not None:
             self._let_go(run, held)
-
-    def _notify(self, run: Run, effect: do.Notify) -> None:
-        run.caller.notification(effect.notification)
-
-    def _call_back(self, run: Run, effect: do.CallBack) -> None:
-        run.caller.call_back(effect.message)
-
-    def _report(self, run: Run, effect: do.Report) -> None:
-        run.caller.progress(effect.progress)
 
     def _hand_over(self, run: Run, effect: do.HandOver) -> None:
         held = run.held[effect.pair]

@@ -59,6 +59,9 @@ class Session:
             self._calls[type(request)](request)
         except PunchdError as error:
             self._refuse(request.id, error)
+        except Exception as error:  # a Bug of ours ends this request, and no other
+            log.exception("bug", id=request.id)
+            self._refuse(request.id, Bug(Code.INTERNAL, f"punchd failed: {error!r}"))
 
     def half_closed(self) -> None:
         """No more requests will come: the connection goes when the last open one has ended."""
@@ -103,7 +106,7 @@ class Session:
         service.admission.enter(uid)
         try:
             attempt = make()
-        except PunchdError:
+        except Exception:
             service.admission.leave(uid)
             raise
         call = Call(self, id_, uid, secret)

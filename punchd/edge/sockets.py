@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from functools import cache
 
 from punchd.edge import native
@@ -207,6 +208,15 @@ def read_tagged(sock: socket.socket, tag: bytes) -> int | None:
 def set_ttl(sock: socket.socket, ttl: int | None) -> None:
     """None is the kernel's default (-1 restores net.ipv4.ip_default_ttl)."""
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, -1 if ttl is None else ttl)
+
+
+def has_heard(sock: socket.socket) -> bool:
+    """Whether the connection has taken in any segment (linux/tcp.h, tcpi_segs_in)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGS_IN.size)
+    return len(info) == _SEGS_IN.size and _SEGS_IN.unpack(info)[0] > 0
+
+
+_SEGS_IN = struct.Struct("=140xI")
 
 
 def failure(sock: socket.socket) -> int:

@@ -16,6 +16,8 @@ import sys
 import time
 from typing import Any
 
+import uvloop
+
 from .transfer import TransferError, exchange
 
 _LINE_MAX = 65536
@@ -256,4 +258,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(_options()))
+    uvloop.run(main(_options()))

@@ -57,8 +57,8 @@ class Tcp:
     """A TCP socket. `on_news` is told "connected", "readable" or "failed"."""
 
     __slots__ = (
-        "errno", "fin_received", "fin_sent", "kernel", "last_challenge", "on_news", "port", "queued", "rcv_nxt",
-        "received", "remote", "retries", "snd_nxt", "snd_una", "state", "stubborn", "ttl", "unsent",
+        "errno", "fin_received", "fin_sent", "heard", "kernel", "last_challenge", "on_news", "port", "queued",
+        "rcv_nxt", "received", "remote", "retries", "snd_nxt", "snd_una", "state", "stubborn", "ttl", "unsent",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, port: int, remote: int, *, state: TcpState, snd_nxt: int, rcv_nxt: int) -> None:
@@ -67,7 +67,7 @@ class Tcp:
         self.rcv_nxt = rcv_nxt
         self.ttl = FULL_TTL
         self.received = self.queued = self.errno = self.retries = 0
-        self.fin_sent = self.fin_received = self.stubborn = False
+        self.fin_sent = self.fin_received = self.stubborn = self.heard = False
         self.last_challenge = -1.0
         self.on_news: Callable[[str], None] | None = None
 
@@ -104,6 +104,7 @@ class Tcp:
 
     def take(self, segment: Segment) -> None:
         """A segment for this socket has come."""
+        self.heard = True
         if self.state is TcpState.SYN_SENT:
             self._take_unconnected(segment)
         else:

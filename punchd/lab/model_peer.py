@@ -27,6 +27,7 @@ from punchd.words.outcomes import Failed, Progress, Punched
 _Options = tuple[int | None, int | None, bool, int | None]
 SYN_OPTIONS: _Options = (1460, 7, True, None)  # MSS, window scale, SACK permitted, timestamp of every modelled SYN
 _SYN = seen.SYN
+ASK_AGAIN_S = 0.002
 _NO_OPTIONS: _Options = (None, None, False, None)
 
 
@@ -298,6 +299,8 @@ class Daemon:
                     *holding.key[1:], snd_nxt=effect.snd_nxt, rcv_nxt=effect.rcv_nxt
                 )
                 sock.on_news = lambda news: self._stream_news(holding, news)
+            case do.AskKernel():
+                self._ask_kernel(effect.pair)
             case do.Inject():
                 _, local, remote = self.held[effect.pair].key
                 syn = effect.syn
@@ -403,6 +406,15 @@ class Daemon:
         self._drop_socket(holding, silently=self.kernel.sights is not None)
         if holding.listener is not None:
             holding.listener.close()
+
+    def _ask_kernel(self, pair: int) -> None:
+        holding = self.held.get(pair)
+        if holding is None:
+            return
+        if isinstance(holding.sock, Tcp) and not holding.sock.heard:
+            self._clock.at(self._clock.now + ASK_AGAIN_S, self._ask_kernel, pair)
+        else:  # given early: it is the application's to listen
+            self.feed(seen.KernelHeard(pair))
 
     def _drop_socket(self, holding: Holding, *, silently: bool) -> None:
         sock, holding.sock = holding.sock, None

@@ -14,6 +14,8 @@ import asyncio
 import json
 import sys
 
+import uvloop
+
 
 class Channel:
     """Two seats; a line from one goes to the other, in order and late by `delay_s`."""
@@ -69,6 +71,6 @@ async def main(address: str, port: int, delay_ms: float) -> None:
 
 if __name__ == "__main__":
     try:
-        asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+        uvloop.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
     except KeyboardInterrupt:
         pass

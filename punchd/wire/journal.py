@@ -26,7 +26,7 @@ from punchd.words.plan import Row
 EVENTS: Final[dict[str, type[Any]]] = {
     word.__name__: word
     for word in (
-        events.SegmentSeen, events.StraySeen, events.SignalSeen, events.Connected, events.Readable,
+        events.SegmentSeen, events.StraySeen, events.SignalSeen, events.Connected, events.KernelHeard, events.Readable,
         events.SocketFailed, events.IcmpSeen, events.PacketRefused, events.EffectFailed, events.Withheld,
         events.CallHeard, events.Called, events.Cancelled,
         events.Settled, events.DeadlinePassed,

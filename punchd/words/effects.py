@@ -94,6 +94,12 @@ class Materialise(msgspec.Struct, frozen=True, gc=False):
     rcv_nxt: int
 
 
+class AskKernel(msgspec.Struct, frozen=True, gc=False):
+    """Has the made socket taken in a segment? Answered by KernelHeard, as soon as it has."""
+
+    pair: int
+
+
 class OpenDatagram(msgspec.Struct, frozen=True, gc=False):
     """A UDP socket connected to the peer's endpoint."""
 
@@ -190,6 +196,7 @@ Effect = (
     | Abort
     | Listen
     | Materialise
+    | AskKernel
     | OpenDatagram
     | SetTtl
     | Resend

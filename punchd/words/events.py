@@ -82,6 +82,12 @@ class Connected(msgspec.Struct, frozen=True, gc=False):
     pair: int
 
 
+class KernelHeard(msgspec.Struct, frozen=True, gc=False):
+    """The made socket has taken in a segment of the peer's: what the ring saw, no rule of this host's dropped."""
+
+    pair: int
+
+
 class Readable(msgspec.Struct, frozen=True, gc=False):
     """The pair's established socket has data or a FIN waiting: the peer's application has it."""
 
@@ -159,6 +165,7 @@ PairEvent = (
     | StraySeen
     | SignalSeen
     | Connected
+    | KernelHeard
     | Readable
     | SocketFailed
     | IcmpSeen

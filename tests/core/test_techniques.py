@@ -34,8 +34,10 @@ from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES, tcp_nutss, tcp_simopen, tcp_syni
 from punchd.words.effects import (
     Abort,
+    AskKernel,
     Clear,
     Connect,
+    Finish,
     HandOver,
     Inject,
     Listen,
@@ -48,7 +50,7 @@ from punchd.words.effects import (
     SetTtl,
     Tell,
 )
-from punchd.words.events import ACK, SYN, Connected, DeadlinePassed, Signal, SignalSeen
+from punchd.words.events import ACK, SYN, Connected, DeadlinePassed, KernelHeard, Signal, SignalSeen
 from punchd.words.notification import Syn
 
 HOLE = 2
@@ -278,7 +280,8 @@ def test_midstream_holds_no_socket_until_the_peer_fires() -> None:
     assert Signal.ANSWER is those(Tell, effects)[0].signal
     assert those(Tell, effects)[0].ttl is None
     assert [Signal.ANSWER] == [e.signal for e in those(Tell, attempt.step(signalled(pair, Signal.FIRE), 0.2))]
-    assert 1 == len(those(HandOver, attempt.step(signalled(pair, Signal.COMMIT), 0.3)))
+    assert [AskKernel(0)] == attempt.step(signalled(pair, Signal.COMMIT), 0.3)
+    assert 1 == len(those(HandOver, attempt.step(KernelHeard(0), 0.3)))
 
 
 def test_midstream_makes_its_socket_before_it_fires() -> None:
@@ -288,9 +291,20 @@ def test_midstream_makes_its_socket_before_it_fires() -> None:
     assert [OpenPair, Materialise, Tell] == [type(e) for e in effects][:3]
     again = attempt.step(DeadlinePassed(), FIRST_REFIRE_S)
     assert [Signal.FIRE] in ([t.signal for t in those(Tell, again)], [Signal.FIRE])
-    effects = attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)
+    assert [AskKernel(0)] == attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)
+    effects = attempt.step(KernelHeard(0), 0.2)
     assert [Signal.COMMIT] == [tell.signal for tell in those(Tell, effects)]
     assert 1 == len(those(HandOver, effects))
+
+
+def test_midstream_is_not_content_with_what_the_ring_hears() -> None:
+    """A rule of this host's may drop what the ring has seen: the socket would be deaf, and both sides say ok."""
+    attempt = responding("tcp-midstream", timeout_s=1.0)
+    attempt.begin()
+    attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)
+    effects = attempt.step(DeadlinePassed(), 1.0)
+    assert [] == those(HandOver, effects)
+    assert "blocked-incoming" == those(Finish, effects)[0].outcome.code
 
 
 def test_midstream_peers_agree_on_their_numbers() -> None:

@@ -76,12 +76,16 @@ def chosen() -> None:
     original = admission.Initiating
     file = Path(sys.argv[sys.argv.index("--socket") + 1] + ".ports")
 
-    class Chosen:
-        def draw(self, *, listens: bool) -> tuple[int, int]:
+    class Drawn:
+        def draw(self, *, own_listens: bool = False, peer_listens: bool = False) -> tuple[int, int]:
             own, peer = json.loads(file.read_text())
             return own, peer
 
-    admission.Initiating = lambda **keys: original(**keys | {"ports": Chosen()})
+    class Chosen(original):
+        def __init__(self, **keys: Any) -> None:
+            super().__init__(**keys | {"ports": Drawn()})
+
+    admission.Initiating = Chosen
 
 
 @bend

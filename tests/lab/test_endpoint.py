@@ -218,7 +218,7 @@ def test_caller_that_goes_takes_its_ports_along(street: Lab, daemon: Daemon) -> 
 @pytest.mark.parametrize(
     ("kinds", "command_b", "techniques"),
     [
-        (("untracked", "untracked"), DAEMON, sorted(set(TECHNIQUES) - {"tcp-direct"})),
+        (("untracked", "untracked"), DAEMON, sorted(set(TECHNIQUES) - {"tcp-direct", "tcp-birthday", "udp-birthday"})),
         (("open", "linux"), UNPRIVILEGED, ["tcp-direct", "tcp-simopen", "udp"]),
     ],
     ids=["root", "unprivileged"],

@@ -95,6 +95,15 @@ def test_own_rule_that_keeps_packets_from_arriving_is_named(both: Duo, side: str
     assert f"tcp flags {flags} drop" in said["cause"]["tcp-simopen"]["rule"]
 
 
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_deaf_made_socket_is_nobodys_success(both: Duo, side: str) -> None:
+    """The ring hears what a rule then drops: such a socket must not be handed over."""
+    with rule(getattr(both.lab, side), f"{IN}; tcp dport 21000-31999 drop"):
+        said = verdicts(both, "tcp-midstream")["ab".index(side)]
+    assert "blocked-incoming" == said["code"]
+    assert "tcp dport 21000-31999 drop" in said["cause"]["tcp-midstream"]["rule"]
+
+
 def test_rule_of_somebody_else_is_not_named(both: Duo) -> None:
     """A host with rules whose packets die elsewhere is told so."""
     with rule(both.lab.a, f"{IN}; tcp dport 22 drop"), rule(both.lab.r2, "type filter hook forward priority 0; drop"):

@@ -27,7 +27,7 @@ EFFECTS: list[do.Effect] = [
     do.OpenFan(0, "udp-birthday", 0, "203.0.113.2", 2, ours=True, tag=b"\0tag", seed=1 << 62),
     do.Spray(0, seen.Signal.FIRE, ((1, 2), (3, 4)), ttl=2, seq=5, ack=6), do.Adopt(0, 1, 2, ttl=2, seq=5),
     do.OpenPair(0, "udp", 1, "203.0.113.2", 2, ours=True), do.Connect(0, ttl=None), do.Abort(0), do.Listen(0, ttl=2),
-    do.Materialise(0, 1, 2), do.OpenDatagram(0, b"\0tag"), do.SetTtl(0, 2), do.Resend(0, b"\xff\x00"),
+    do.Materialise(0, 1, 2), do.AskKernel(0), do.OpenDatagram(0, b"\0tag"), do.SetTtl(0, 2), do.Resend(0, b"\xff\x00"),
     do.Inject(0, Syn(1, 2, 3, 4, False, 5)), do.Tell(0, seen.Signal.COMMIT), do.Clear(0, 2, 3), do.ClosePair(0),
     do.Notify(HEAD.notification or typing.cast(Notification, None)), do.Report(Progress("trying", "udp")),
     do.CallBack(SecondMessage(bytes(16), (Ready(1, 2),))),

@@ -10,7 +10,8 @@ inbound SYN is dropped; not NATs that demand a SYN first.
       |---ANSWER----|--------------->|------------->|
       |<------------|----------------|<---COMMIT----|
 
-Both sequence numbers come from the notification's nonce, so nobody else can guess them.
+Both sequence numbers come from the notification's nonce, so nobody else can guess them. The ring hears the peer before
+any rule of this host does: a side is satisfied only when its socket has heard, too.
 """
 
 from __future__ import annotations
@@ -27,15 +28,28 @@ def initiator(pair: Pair) -> Script:
     pair.number(f"{pair.offer.initiator_port}-{pair.offer.responder_port}")
     yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), ACK_HOLE_S)
     _materialise(pair)
-    pair.tell(Signal.ANSWER)
+
+    def answer() -> None:
+        pair.tell(Signal.ANSWER)
+
+    answer()
     pair.say_answered(early=True)
-    yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
+    fire = signal(Signal.FIRE)
+    while not pair.committed:
+        yield from pair.until(lambda event: pair.committed or fire(event), again=answer)
+        if not pair.committed:
+            answer()
+    yield from pair.heard_by_kernel()
+    pair.connected = True
+    yield from pair.until(never)
 
 
 def responder(pair: Pair) -> Script:
     pair.number(f"{pair.offer.initiator_port}-{pair.offer.responder_port}")
     _materialise(pair)
     yield from pair.fires(ACK_HOLE_S)
+    yield from pair.heard_by_kernel()
+    pair.connected = True
     pair.say_proven()
     yield from pair.until(never)
 
@@ -44,4 +58,3 @@ def _materialise(pair: Pair) -> None:
     assert pair.snd_nxt is not None
     assert pair.rcv_nxt is not None
     pair.do(Materialise, snd_nxt=pair.snd_nxt, rcv_nxt=pair.rcv_nxt)
-    pair.connected = True
