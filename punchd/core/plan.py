@@ -146,6 +146,8 @@ def rows(
         plain = plain if Dependence.INDEPENDENT in (own.nat.filtering, peer.nat.filtering) else []
     elif fans and not listed and Habit.COUNTS in habits:
         met = _counted(transport, own, peer, times)
+        if habits[1] is Habit.COUNTS and not own.nat.forgives and own.nat.filtering is not Dependence.INDEPENDENT:
+            plain = []  # over a long round trip they fire before the fan is answered: strays, most of them
         holes, sources = mappings(met)
         own, peer = replace(own, taken=own.taken + holes), replace(peer, taken=peer.taken + sources * len(met))
     return (met + _aimed(plain, own, peer))[:OFFERS_MAX]
