@@ -38,21 +38,16 @@ def mapping(observations: Sequence[Observation]) -> Dependence:
     return Dependence.ADDRESS if ports_compared else Dependence.ADDRESS_AND_PORT
 
 
-def filtering(
-    *, other_address: bool | None, other_port: bool | None, address_lives: bool, port_lives: bool
-) -> Dependence:
-    """From the answers to the two CHANGE-REQUESTs (RFC 5780, section 4.4); None: not asked, or not yet settled.
+def filtering(*, other_address: bool | None, other_port: bool | None) -> Dependence:
+    """From the answers to the two CHANGE-REQUESTs (RFC 5780, section 4.4); None: not asked, or not settled.
 
-    Silence counts only when the place it should have come from answers a plain request: many servers claim more
-    addresses than they serve.
+    Silence is to be counted only of a place that answers a plain request.
     """
     if other_address:
         return Dependence.INDEPENDENT
     if other_port:
         return Dependence.ADDRESS
-    if other_port is False and port_lives and (other_address is None or address_lives):
-        return Dependence.ADDRESS_AND_PORT
-    return Dependence.UNKNOWN
+    return Dependence.UNKNOWN if other_port is None else Dependence.ADDRESS_AND_PORT
 
 
 def allocation(samples: Sequence[Sample]) -> tuple[Allocation, int]:

@@ -148,6 +148,8 @@ def rows(
         plain = plain if Dependence.INDEPENDENT in (own.nat.filtering, peer.nat.filtering) else []
     elif fans and not listed and Habit.COUNTS in habits:
         met = _counted(transport, own, peer, times)
+        if habits[1] is Habit.COUNTS and not own.nat.forgives and own.nat.filtering is not Dependence.INDEPENDENT:
+            plain = []  # over a long round trip they fire before the fan is answered: strays, most of them
         holes, sources = mappings(met)
         own, peer = replace(own, taken=own.taken + holes), replace(peer, taken=peer.taken + sources * len(met))
     return (met + _aimed(plain, own, peer))[:OFFERS_MAX]
@@ -312,7 +314,11 @@ def _turn(planned: Sequence[Row], place: int) -> int:
 
 
 def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
-    """Rows with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't."""
+    """Rows with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't.
+
+    What the peer fires from elsewhere than where we aim is a stray to our NAT. Unless that is known to forgive them,
+    we aim at all ports of the window, and the peer fires from as few as that allows.
+    """
     mine, theirs = _course(own), _course(peer)
     probes = 1 if mine is not None and theirs is not None else GUESSES
     opening = Opening.CALLED if own.nat.outlives_icmp is False else Opening.PRIMED
@@ -328,7 +334,11 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
             lanes, taken[0] = replace(lanes, own=Spread(0, count), seen=guesses), taken[0] + count
         if theirs is not None:
             where = predict.window(theirs, at_ms=times.heard_ms, own=taken[1], slack_ms=times.slack_ms)
-            count, guesses = predict.fan(theirs, where, holes=HOLES, probes=probes)
+            sparing = probes > 1 and not own.nat.forgives
+            if sparing:  # another attempt's mappings may come after this one's
+                where = replace(where, first=0, count=where.first + where.count)
+            most = PROBES if sparing else probes
+            count, guesses = predict.fan(theirs, where, holes=HOLES, probes=most, sparing=sparing)
             lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
         reason = f"the next ports are predicted; {OPENINGS[opening]}"
         late_s = times.late_s if opening is Opening.CALLED else 0.0

@@ -125,13 +125,15 @@ def window(known: Course, *, at_ms: float, own: int = 0, slack_ms: float = 0.0) 
     return Window(own, _most(known, later_s + 2 * slack_ms / 1000) + 1, own + centre, spread)
 
 
-def fan(known: Course, where: Window, *, holes: int, probes: int) -> tuple[int, Spread]:
+def fan(known: Course, where: Window, *, holes: int, probes: int, sparing: bool = False) -> tuple[int, Spread]:
     """How many holes to open there, and the guesses that meet one of them, with as few packets as will do.
+
+    sparing  with as few holes instead: the other side's NAT takes a packet from each but one of them for a stray
 
     So many holes in a row meet every so-manieth guess. With one guess alone the holes must fill the window, or
     its middle; so they must where guesses would wrap.
     """
-    count = min(holes, max(1, ceil(sqrt(where.count)), ceil(where.count / probes)))
+    count = min(holes, max(1, 0 if sparing else ceil(sqrt(where.count)), ceil(where.count / probes)))
     many = ceil(where.count / count)
     last = (count - 1) + (many - 1) * count
     first = known.port_of(where.first + count - 1)

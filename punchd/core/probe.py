@@ -7,9 +7,11 @@ All questions are STUN Binding requests (RFC 8489) from few local ports, the pro
 
     slot 0   the port that will be punched from. Asks every server and, where a server names a second address or
              port (RFC 5780), those too: what they see settles the mapping, and its first answer is the endpoint.
-    slot 1   Has talked to one server alone, so that CHANGE-REQUEST tells how the NAT filters. Over TCP it is listening
-             then, and a server that plays (ours does) calls it, or says that it called in vain.
-    slot 2.. as soon as one mapping has not kept its port: further mappings, in pairs back to back so that the step
+    slot 1,2 Once the mapping is settled, CHANGE-REQUEST tells how the NAT filters: 1 has talked to the server alone,
+             2 to its second address alone. Over TCP they are listening then, and a server that plays (ours does)
+             calls them, or says that it called in vain. A NAT that filters may block whoever sends such strays. So
+             they come from the second address, and from no named one: the caller's rendezvous may be there, too.
+    slot 3.. as soon as one mapping has not kept its port: further mappings, in pairs back to back so that the step
              shows, the pairs apart in time so that foreign traffic shows too.
 
 Over UDP a request is repeated after 0.5 s, doubling, at most 7 times until any server has answered and 3 times
@@ -97,7 +99,11 @@ _CHANGES = {
     Purpose.OTHER_ADDRESS: Change(address=True, port=True),
     Purpose.OTHER_PORT: Change(address=False, port=True),
 }
-_HOME, _FILTER, _FIRST_SAMPLE = 0, 1, 2
+_HOME, _FAR, _NEAR, _FIRST_SAMPLE = 0, 1, 2, 3
+_TESTS = {
+    _NEAR: Purpose.OTHER_PORT,
+    _FAR: Purpose.OTHER_ADDRESS,
+}  # a NAT that blocks would end the former by the latter
 _CALL_FAILED = 447  # RFC 6062, section 6.2: Connection Timeout or Failure
 _SILENCES = {"udp": "no answer", "tcp": "called in vain"}  # over TCP a server that can't call may be silent, too
 
@@ -155,7 +161,8 @@ class Probe:
         self._observations: list[Observation] = []
         self._order: dict[Observation, tuple[float, int]] = {}
         self._explored = 0
-        self._second: Endpoint | None = None
+        self._twins: tuple[Endpoint, Endpoint] | None = None
+        """A server, and its end whose address and port are others."""
         self._sampling = False
         self._keepers: dict[Endpoint, Endpoint] = {}
         """Who may be asked to keep the mapping, the present one first, and what each saw last."""
@@ -244,9 +251,7 @@ class Probe:
         if question.purpose is Purpose.KEEP:
             self._on_kept(question, answer)
             return
-        if question.slot == _FILTER:
-            if question.purpose is Purpose.ACQUAINT:
-                self._test_filter(question, answer)
+        if question.slot in _TESTS:
             return
         observation = self._observe(question, answer)
         if question.purpose is Purpose.MAPPING:
@@ -257,10 +262,8 @@ class Probe:
     def _on_called(self, event: Called) -> None:
         """Only the server's own ends count: anybody may call an open port."""
         for question in self._of_slot(event.slot):
-            change, second = _CHANGES.get(question.purpose), self._second
-            if change is not None and second is not None and event.source.port != question.server.port:
-                wanted = second.address if change.address else question.server.address
-                question.answered = question.answered or event.source.address == wanted
+            if question.purpose in _CHANGES and self._twins is not None and event.source.port != question.server.port:
+                question.answered = question.answered or event.source.address == self._twins[1].address
 
     def _observe(self, question: Question, answer: Answer) -> Observation:
         assert answer.mapped is not None
@@ -293,19 +296,28 @@ class Probe:
         for at, end in enumerate(dict.fromkeys(ends)):
             if end not in known:
                 self._plan(Purpose.MAPPING, _HOME, end, after_s=at * PACE_S)
-        if self._explored == 1:
-            self._plan(Purpose.ACQUAINT, _FILTER, server)
+        if self._twins is None and other.address not in {named.address for named in self.servers}:
+            self._twins = server, other
 
-    def _test_filter(self, question: Question, answer: Answer) -> None:
-        """Ask for answers from elsewhere. The server's distance is known, so their silence need not take long."""
-        self._second = answer.other
-        if self.transport == "tcp":
-            self._effects.append(Listen(question.slot))
-        rtt_s = self._now - question.asked_at if question.sends == 1 else RTO_S
-        rto_s = min(RTO_S, max(RTO_NEAR_S, 3 * rtt_s))
-        self._plan(Purpose.OTHER_PORT, _FILTER, question.server, rto_s=rto_s)
-        if answer.other is not None and answer.other.address != question.server.address:
-            self._plan(Purpose.OTHER_ADDRESS, _FILTER, question.server, rto_s=rto_s)
+    def _test_filter(self) -> None:
+        """The next questions about filtering, once nothing else is open at the address that may be blocked for them."""
+        if self._twins is None or self._twins[1] not in {seen.server for seen in self._observations}:
+            return  # many servers claim more addresses than they serve
+        server, second = self._twins
+        tests = [question for question in self._questions if question.slot in _TESTS]
+        busy = any(question.open and question.server.address == second.address for question in self._questions)
+        if not tests and not busy:
+            self._plan(Purpose.ACQUAINT, _NEAR, Endpoint(second.address, server.port))
+            self._plan(Purpose.ACQUAINT, _FAR, server)
+        elif tests and not any(question.open or question.purpose in _CHANGES for question in tests):
+            # the distance is known: silence need not take long
+            rtts_s = [seen.rtt_ms / 1000 for seen in self._observations if seen.rtt_ms is not None]
+            rto_s = min(RTO_S, max(RTO_NEAR_S, 3 * max(rtts_s, default=RTO_S)))
+            for question in tests:
+                if question.answered:
+                    self._plan(_TESTS[question.slot], question.slot, question.server, rto_s=rto_s)
+                    if self.transport == "tcp":
+                        self._effects.append(Listen(question.slot))
 
     def _sample(self, server: Endpoint) -> None:
         self._sampling = True
@@ -331,6 +343,8 @@ class Probe:
         for question in list(self._questions):
             if question.open and question.due <= self._now:
                 self._send(question)
+        if self.state is State.PROBING:
+            self._test_filter()
         settled = not any(question.open for question in self._questions)
         if self.state is State.PROBING and (settled or self.expires <= self._now):
             self._conclude()
@@ -406,7 +420,7 @@ class Probe:
             self._close(from_slot=_HOME)
             self.state = State.DONE
             return
-        self._close(from_slot=_FILTER)
+        self._close(from_slot=_FAR)
         self.state = State.KEEPING
         self._questions = []
         self._keep_at = self._now + self._keep_s
@@ -416,21 +430,15 @@ class Probe:
         mappings = classify.distinct(self._observations)
         samples = tuple(seen.sample for seen in mappings if seen.public.address == public.address)
         allocation, step = classify.allocation(samples)
-        nat = NatClass(classify.mapping(home), self._filtering(home), allocation, step)
+        nat = NatClass(classify.mapping(home), self._filtering(), allocation, step)
         kept = samples[-SAMPLES_MAX:] if allocation is not Allocation.PRESERVING else ()
         return Face(home[0].local.port, public, nat, kept)
 
-    def _filtering(self, home: list[Observation]) -> Dependence:
-        asked = {question.purpose: question for question in self._questions if question.slot == _FILTER}
-        other_port = asked.get(Purpose.OTHER_PORT)
-        if other_port is None:
-            return Dependence.UNKNOWN
-        alive = {seen.server for seen in home} - {other_port.server}
+    def _filtering(self) -> Dependence:
+        asked = {question.purpose: question for question in self._questions}
         return classify.filtering(
             other_address=_verdict(asked.get(Purpose.OTHER_ADDRESS), _SILENCES[self.transport]),
-            other_port=_verdict(other_port, _SILENCES[self.transport]),
-            address_lives=any(end.address != other_port.server.address for end in alive),
-            port_lives=any(end.address == other_port.server.address for end in alive),
+            other_port=_verdict(asked.get(Purpose.OTHER_PORT), _SILENCES[self.transport]),
         )
 
     def _close(self, *, from_slot: int) -> None:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 from msgspec.structs import replace
 
-from punchd.core import places, plan
+from punchd.core import candidates, places, plan
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
@@ -85,10 +85,15 @@ class Admission:
         """An attempt for the request. RequestError or HostError say why not."""
         now, transport = time.monotonic(), str(request.transport)
         peer = self._first("peer", request.peer, transport)
-        remote = places.address(peer, transport)
         techniques = self._techniques(request)
+        remote = places.address(peer, transport)
         local = self._route(remote)
         own = self._first("self", request.self_ or (Place(self._config.public or local),), transport)
+        if self._at_home(own, peer, transport):
+            assert peer.descriptor is not None
+            remote = peer.descriptor.host
+            local = self._route(remote)
+            own, peer = Place(local), Place(remote)
         public = places.address(own, transport)
         planned = plan.rows(
             techniques,
@@ -242,6 +247,17 @@ class Admission:
             key, named, transport,
             ports=self._config.ports, now_ms=time.time() * 1000, allow_private=self._config.allow_private,
         )  # fmt: skip
+
+    def _at_home(self, own: Place, peer: Place, transport: str) -> bool:
+        """Whether both are behind one NAT, so that the peer is to be reached where no NAT comes between.
+
+        Behind a carrier's NAT, equal private addresses may be another home's: there the NAT must turn packets around.
+        """
+        if own.descriptor is None or peer.descriptor is None:
+            return False
+        ways = candidates.targets(own.descriptor, peer.descriptor, transport, allow_private=self._config.allow_private)
+        near = candidates.nearness(own.descriptor, peer.descriptor)
+        return near is candidates.Nearness.SAME_NAT and ways[0].aim is candidates.Aim.PRIVATE
 
     def _view(self, place: Place, address: str, transport: str) -> View:
         """What the plan knows of a side. Its samples are of another clock, or ours: how old they are is all we take."""

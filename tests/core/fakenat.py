@@ -42,7 +42,10 @@ EPOCH_MS = 1_700_000_000_000.0
 
 @dataclass
 class Nat:
-    """Mapping, filtering and allocation as parameters. `busy` foreign mappings are made before each of ours."""
+    """Mapping, filtering and allocation as parameters. `busy` foreign mappings are made before each of ours.
+
+    `blocks`: who sends a stray is not heard any more, from anywhere.
+    """
 
     mapping: Dependence = Dependence.INDEPENDENT
     filtering: Dependence = Dependence.ADDRESS_AND_PORT
@@ -51,6 +54,8 @@ class Nat:
     busy: int = 0
     counter: int = 40000
     seed: int = 1
+    blocks: bool = False
+    blocked: set[str] = field(default_factory=set)
     made: dict[Any, int] = field(default_factory=dict)
     sent_to: dict[int, set[Endpoint]] = field(default_factory=dict)
 
@@ -70,6 +75,13 @@ class Nat:
         return Endpoint(PUBLIC, self.made[port, far])
 
     def lets_in(self, port: int, source: Endpoint) -> bool:
+        """Whether a packet from there gets to the local port."""
+        passes = source.address not in self.blocked and self._asked_for(port, source)
+        if self.blocks and not passes:
+            self.blocked.add(source.address)
+        return passes
+
+    def _asked_for(self, port: int, source: Endpoint) -> bool:
         known = self.sent_to.get(port, set())
         match self.filtering:
             case Dependence.INDEPENDENT:
@@ -210,7 +222,7 @@ class Street:
         self.nat.out(self._ports[slot], server)
         if server in self.refuse:
             self._later(self.rtt_s, LineEnded(slot, server, "ECONNREFUSED"))
-        elif server in self.servers.ends:
+        elif server in self.servers.ends and self.nat.lets_in(self._ports[slot], server):
             self.lines.add((slot, server))
             self._later(self.rtt_s, Reached(slot, server))
 
@@ -236,5 +248,5 @@ class Street:
         caller = None if source is None else Endpoint(source.address, 50000)
         if caller is not None and ask.slot in self.listening and self.nat.lets_in(self._ports[ask.slot], caller):
             self._later(self.rtt_s, Called(ask.slot, caller))
-        else:
+        elif self.nat.lets_in(self._ports[ask.slot], ask.server):
             self._later(self.rtt_s + 2.0, Answered(ask.slot, ask.server, Answer(ask.transaction, error=447)))

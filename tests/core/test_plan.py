@@ -253,6 +253,18 @@ def test_a_counting_nat_gets_a_fan_first() -> None:
     assert 40001 + first.own.count + second.own.count == rows[2].seen_port
 
 
+def test_a_counting_peer_fires_from_no_port_that_we_do_not_aim_at() -> None:
+    """Each would be a stray to our NAT, which may block whoever sends one, and with it the port that we do aim at."""
+    busy = counting(last=50_000)
+    lanes = auto(UNKNOWN, busy, fans=True, times=Times(1_004_000.0))[0].lanes
+    forgiven = auto(known("linux"), busy, fans=True, times=Times(1_004_000.0))[0].lanes
+    assert lanes is not None
+    assert forgiven is not None
+    assert (1, 1) == (lanes.peers.count, abs(lanes.aims.step))
+    assert forgiven.peers.count > 1
+    assert forgiven.peers.count + forgiven.aims.count < lanes.aims.count
+
+
 def test_two_counting_nats_get_fans_that_aim_at_one_guess_each() -> None:
     """Each further guess would be another mapping of the guesser's."""
     lanes = auto(counting(), counting(last=50_000), "udp", fans=True, times=Times(1_001_000.0))[0].lanes

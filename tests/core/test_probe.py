@@ -40,7 +40,7 @@ def test_port_keeping_nat_costs_no_further_ports(transport: str) -> None:
     assert face is not None
     assert (Dependence.INDEPENDENT, Allocation.PRESERVING) == (face.nat.mapping, face.nat.allocation)
     assert (Endpoint(PUBLIC, face.local_port), ()) == (face.public, face.samples)
-    assert {0, 1} >= {ask.slot for _, ask in street.asked}
+    assert {0, 1, 2} >= {ask.slot for _, ask in street.asked}
 
 
 @BOTH
@@ -53,12 +53,60 @@ def test_filtering_is_found(transport: str, filtering: Dependence) -> None:
 
 
 @BOTH
-def test_filtering_is_tested_from_a_port_that_knows_one_server(transport: str) -> None:
+def test_filtering_is_tested_from_ports_that_know_one_end_each(transport: str) -> None:
     """Asking the second address from the punch port opens the way for it: the verdict would be too kind."""
     street = Street(transport)
     street.run()
-    assert {FIRST} == {ask.server for _, ask in street.asked if ask.slot == 1}
-    assert all(ask.slot == 1 for _, ask in street.asked if ask.change)
+    assert {(1, FIRST), (2, Endpoint(A2, FIRST.port))} == {
+        (ask.slot, ask.server) for _, ask in street.asked if ask.slot
+    }
+    assert {1, 2} == {ask.slot for _, ask in street.asked if ask.change}
+
+
+@BOTH
+@pytest.mark.parametrize("filtering", DEPENDENCES)
+def test_no_named_address_is_made_to_send_strays(transport: str, filtering: Dependence) -> None:
+    """A NAT that blocks whoever sends a stray would block the rendezvous, if that is where the server is."""
+    street = Street(transport, Nat(filtering=filtering))
+    street.run()
+    changed = [ask for _, ask in street.asked if ask.change is not None]
+    assert changed
+    assert {A2} == {source.address for source in map(street.servers.source, changed) if source is not None}
+
+
+@BOTH
+def test_second_address_that_is_named_too_is_made_to_send_no_strays(transport: str) -> None:
+    """Filtering is not worth a server that the caller relies on."""
+    street = Street(transport, named=(FIRST, OTHER))
+    face = street.run().face
+    assert face is not None
+    assert Dependence.UNKNOWN is face.nat.filtering
+    assert [] == [ask for _, ask in street.asked if ask.change is not None]
+
+
+@BOTH
+def test_strays_are_asked_for_after_the_mapping_is_known(transport: str) -> None:
+    """From then on a NAT that punishes them may let nothing of the second address in."""
+    street = Street(transport, Nat(allocation=Allocation.SEQUENTIAL))
+    face = street.run().face
+    assert face is not None
+    first = min(at for at, ask in street.asked if ask.change is not None)
+    rest = {ask.slot for at, ask in street.asked if at >= first and ask.server.address == A2}
+    assert {2} == rest
+    assert Dependence.INDEPENDENT is face.nat.mapping
+    assert Allocation.SEQUENTIAL is face.nat.allocation
+
+
+@BOTH
+def test_nat_that_blocks_who_sends_strays_hides_nothing_but_filtering(transport: str) -> None:
+    """The mapping is known by then, and the server that keeps it is heard as before."""
+    street = Street(transport, Nat(blocks=True), keep=True)
+    face = street.run(until_s=100).face
+    assert face is not None
+    assert Dependence.INDEPENDENT is face.nat.mapping
+    assert face.nat.filtering in (Dependence.ADDRESS_AND_PORT, Dependence.UNKNOWN)
+    assert {A2} == street.nat.blocked
+    assert not any(isinstance(word, Lost) for word in street.told)
 
 
 @BOTH
@@ -109,7 +157,7 @@ def test_server_that_neither_calls_nor_says_so_leaves_tcp_filtering_unknown() ->
 
 
 def test_server_with_one_address_and_two_ports_tells_address_and_port_dependence() -> None:
-    """Our own example server on an ordinary host: where ports make a difference, that is seen."""
+    """Our own example server on an ordinary host: where ports make a difference, that is seen. Filtering is not."""
     ends = frozenset({FIRST, Endpoint(A1, 3479)})
     servers = Servers(ends, second=Endpoint(A1, 3479))
     nat = Nat(Dependence.ADDRESS_AND_PORT, allocation=Allocation.RANDOM)
@@ -118,7 +166,7 @@ def test_server_with_one_address_and_two_ports_tells_address_and_port_dependence
     assert Dependence.ADDRESS_AND_PORT is face.nat.mapping
     kept = Street(servers=servers).run().face
     assert kept is not None
-    assert (Dependence.UNKNOWN, Dependence.ADDRESS_AND_PORT) == (kept.nat.mapping, kept.nat.filtering)
+    assert (Dependence.UNKNOWN, Dependence.UNKNOWN) == (kept.nat.mapping, kept.nat.filtering)
 
 
 @BOTH
@@ -156,7 +204,7 @@ def test_samples_bear_the_time_at_which_their_mapping_was_made() -> None:
     face = street.run().face
     assert face is not None
     sent = {ask.slot: at for at, ask in reversed(street.asked)}
-    assert sorted(round(EPOCH_MS + at * 1000) for slot, at in sent.items() if slot != 1) == [
+    assert sorted(round(EPOCH_MS + at * 1000) for slot, at in sent.items() if slot not in (1, 2)) == [
         sample.at_ms for sample in face.samples
     ]
 

@@ -70,14 +70,44 @@ def test_a_port_is_opened_and_aimed_at() -> None:
 def test_a_descriptor_is_predicted_from() -> None:
     """The peer's next port, or ours, and no one else's."""
     attempt = admission().initiating(request(counted(B)), UID)
-    fan, plain, *_ = attempt.rows
+    (fan,) = attempt.rows
     assert fan.lanes is not None
-    assert (B, 4, 40004) == (attempt.remote, fan.lanes.peers.count, fan.lanes.aims.first)  # one of ports 40001 to 40004
-    assert 40005 == plain.aim_port
+    assert (B, 1, 40001) == (attempt.remote, fan.lanes.peers.count, fan.lanes.aims.first)
     attempt = admission().initiating(request(self_=(counted(A, 50_000),)), UID)
     fan, plain, *_ = attempt.rows
     assert fan.lanes is not None
     assert (A, 50001, 50002, 0) == (attempt.public, fan.lanes.seen.first, plain.seen_port, plain.aim_port)
+
+
+def at_home(public: str, host: str, *, ttl: int | None = 2) -> Place:
+    """A descriptor made just now, of a host behind an ordinary router."""
+    face = Face(22000, Endpoint(public, 22000), NatClass(allocation=Allocation.PRESERVING))
+    return Place(public, descriptor=Descriptor(host, int(time.time() * 1000), udp=face, ttl=ttl))
+
+
+def test_peer_behind_the_same_nat_is_reached_within() -> None:
+    """Many routers turn nothing around; between the private addresses there is no NAT."""
+    near = request(at_home(A, "10.0.1.3"), self_=(at_home(A, "10.0.1.2"),))
+    attempt = admission(allow_private=True).initiating(near, UID)
+    assert ("10.0.1.2", "10.0.1.3") == (attempt.public, attempt.remote)
+    assert tuple(plan.rows(["udp"], listed=False)) == attempt.rows
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "allow_private"),
+    [
+        (at_home(A, "10.0.1.2"), at_home(A, "10.0.1.3"), False),
+        (at_home(A, "10.0.1.2"), at_home(A, "198.51.100.77"), True),
+        (at_home(A, "10.0.1.2", ttl=3), at_home(A, "10.0.1.3", ttl=3), True),
+        (at_home(A, "10.0.1.2"), at_home(B, "10.0.1.3"), True),
+        (at_home(A, "10.0.1.2"), Place(A), True),
+    ],
+    ids=["private targets are not allowed", "host is a third party", "carrier's NAT", "apart", "no descriptor"],
+)
+def test_peer_is_looked_for_at_its_public_address_otherwise(own: Place, peer: Place, allow_private: bool) -> None:
+    """A descriptor's `host` is the peer's word: without the operator's leave, nothing is sent there."""
+    attempt = admission(allow_private=allow_private).initiating(request(peer, self_=(own,)), UID)
+    assert (A, peer.address) == (attempt.public, attempt.remote)
 
 
 def test_ten_punches_at_once_guess_ten_ports() -> None:
