@@ -52,6 +52,10 @@ EARLY_S = 0.1
 LATE_FAN_MS = 500.0
 """How long after the notification's arrival the responder begins a fan that waits; core/responding.py."""
 
+LATE_FANS = 5
+"""By then the peer's failed fans, this attempt's and others', may have opened so many times what was foreseen: a second
+row, a second round of each, and what waits."""
+
 SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
 HOLES, PROBES = 256, 1024
 GUESSES = 256
@@ -347,6 +351,8 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
         if theirs is not None:
             at_ms = times.heard_ms + (LATE_FAN_MS if late and primed else 0.0)
             where = predict.window(theirs, at_ms=at_ms, own=taken[1], slack_ms=times.slack_ms)
+            if late and primed:
+                where = replace(where, count=where.count + LATE_FANS * taken[1])
             count, guesses = predict.fan(theirs, where, holes=HOLES, probes=probes)
             lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
         reason = f"the next ports are predicted; {OPENINGS[opening]}"
