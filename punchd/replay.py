@@ -152,7 +152,7 @@ class _Drawn(Ports):
             raise JournalError("it ends before its attempt had begun, or the core draws more ports today")
         return self._left.pop(0)
 
-    def seed(self) -> int:
+    def seed(self, count: int) -> int:
         if not self._seeds:
             raise JournalError("it ends before its attempt had begun, or the core draws more fans today")
         return int(self._seeds.pop(0))

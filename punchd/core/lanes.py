@@ -4,12 +4,15 @@ Sends nothing and waits for nothing; core/fan.py does.
 A lane is a local port and a remote one. Of the two spreads that a fan is made of, one normally has a single port. A
 spread with a `first` of 0 is drawn, and drawn anew for each round, all from one seed: so a journal that holds the seed
 holds them all. A spread with a `first` is the same in every round.
+
+Many ports of ours towards one port leave in one burst: where a NAT counts, no other fan may come in between.
 """
 
 from __future__ import annotations
 
 from itertools import islice, product
 
+from punchd.core.ports import RUN_SHIFT
 from punchd.words.addresses import CONNECT_PORTS, PortRange
 from punchd.words.notification import SPREAD_MAX, Spread
 
@@ -38,7 +41,8 @@ class Rounds:
         own = _named(self._own) or _drawn_run(self._own.count, self.seed, turn)
         aims = _named(self._to) or _drawn(self._to.count, self.seed, turn)
         lanes = list(islice(product(own, aims), LANES_MAX))
-        return [tuple(lanes[at : at + BURST]) for at in range(0, len(lanes), BURST)]
+        size = max(BURST, len(own)) if len(aims) == 1 else BURST
+        return [tuple(lanes[at : at + size]) for at in range(0, len(lanes), size)]
 
     def note(self, burst: Burst, now: float) -> None:
         """This burst has left."""
@@ -55,8 +59,8 @@ def _named(spread: Spread) -> list[int]:
 
 
 def _drawn_run(count: int, seed: int, turn: int) -> list[int]:
-    """Neighbours, from a place that is drawn: the runs of one fan do not overlap."""
-    start = (seed >> 32) + turn * count
+    """Neighbours, from a place that the seed names: the runs of one fan do not overlap."""
+    start = (seed >> RUN_SHIFT) + turn * count
     return [CONNECT_PORTS.low + (start + place) % len(CONNECT_PORTS) for place in range(count)]
 
 

@@ -19,6 +19,7 @@ measured at another time. What would harm the others is left out.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -26,6 +27,7 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from punchd.core import predict
+from punchd.core.lanes import ROUNDS
 from punchd.core.ports import Ports
 from punchd.core.prospects import OPENINGS, Prospect, prospect
 from punchd.core.techniques import TECHNIQUES
@@ -49,6 +51,13 @@ LATE_AFTER_S = 1.5
 
 EARLY_S = 0.1
 """How long before the notification's arrival a packet leaves that is to come just after it: half a long round trip."""
+
+LATE_FAN_MS = 500.0
+"""How long after the notification's arrival the responder begins a fan that waits; core/responding.py."""
+
+LATE_FANS = 5
+"""By then the peer's failed fans, this attempt's and others', may have opened so many times what was foreseen: a second
+row, a second round of each, and what waits."""
 
 SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
 HOLES, PROBES = 256, 1024
@@ -86,6 +95,11 @@ class Times:
     def heard_ms(self) -> float:
         """When the responder hears of it."""
         return self.now_ms + 1000 * (SIDE_DELAY_S if self.side_s is None else self.side_s)
+
+    @property
+    def called_ms(self) -> float:
+        """When the initiator hears that the responder has opened its own holes."""
+        return 2 * self.heard_ms - self.now_ms + LATE_FAN_MS
 
     @property
     def slack_ms(self) -> float:
@@ -195,7 +209,7 @@ def draw(row: Row, ports: Ports) -> Candidate:
     reverse = row.opening is not Opening.PRIMED
     own, peer = ports.draw(own_listens=technique.listens and not reverse, peer_listens=technique.listens and reverse)
     if row.lanes is not None:
-        return _draw_fan(row, row.lanes, own, peer, ports.seed())
+        return _draw_fan(row, row.lanes, own, peer, ports.seed(ROUNDS * row.lanes.own.count))
     own, peer = row.own_port or own, row.peer_port or peer
     offer = Offer(row.technique, row.seen_port or own, peer, opening=row.opening)
     return Candidate(offer, own, row.aim_port or peer, row.after_s)
@@ -214,7 +228,7 @@ def meet(offer: Offer, ports: Ports) -> Candidate:
     if offer.fan is None:
         return Candidate(offer, offer.responder_port, offer.initiator_port)
     own, aims = offer.fan.sources, offer.fan.targets
-    return Candidate(offer, _only(own), _only(aims), own=own, aims=aims, seed=ports.seed())
+    return Candidate(offer, _only(own), _only(aims), own=own, aims=aims, seed=ports.seed(ROUNDS * own.count))
 
 
 def _one(spread: Spread, port: int) -> Spread:
@@ -316,33 +330,45 @@ def _turn(planned: Sequence[Row], place: int) -> int:
 def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     """Rows with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't.
 
+    Where both count, a second fan aims behind the first one's ports: each of four windows must hold for one of two.
+    Unless our mappings are known to outlive a time exceeded, another waits until the peer has opened its own holes; not
+    so where both count, since by then hundreds of holes would be needed on either side.
+
     What the peer fires from elsewhere than where we aim is a stray to our NAT. Unless that is known to forgive them,
     we aim at all ports of the window, and the peer fires from as few as that allows.
     """
     mine, theirs = _course(own), _course(peer)
     probes = 1 if mine is not None and theirs is not None else GUESSES
-    opening = Opening.CALLED if own.nat.outlives_icmp is False else Opening.PRIMED
+    shakes = _shakes(transport, own.nat, peer.nat)
+    twice = shakes * 2 if probes == 1 and len(shakes) == 1 else shakes
+    primed = [] if own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
+    mortal = own.nat.outlives_icmp is False or (own.nat.outlives_icmp is None and probes > 1)
+    called = [(Opening.CALLED, shake) for shake in shakes if mortal]
     found = []
     taken = [own.taken, peer.taken]
-    for shakes in _shakes(transport, own.nat, peer.nat):
+    for opening, shake in primed + called:
+        late = opening is Opening.CALLED
         lanes = Lanes(
-            Spread(own.own_port), Spread(own.public_port), Spread(peer.own_port), Spread(peer.public_port), shakes
+            Spread(own.own_port), Spread(own.public_port), Spread(peer.own_port), Spread(peer.public_port), shake
         )
         if mine is not None:
-            where = predict.window(mine, at_ms=times.now_ms, own=taken[0])
+            at_ms, slack_ms = (times.called_ms, times.slack_ms) if late else (times.now_ms, 0.0)
+            where = predict.window(mine, at_ms=at_ms, own=taken[0], slack_ms=slack_ms)
             count, guesses = predict.fan(mine, where, holes=HOLES, probes=probes)
             lanes, taken[0] = replace(lanes, own=Spread(0, count), seen=guesses), taken[0] + count
         if theirs is not None:
-            where = predict.window(theirs, at_ms=times.heard_ms, own=taken[1], slack_ms=times.slack_ms)
+            at_ms = times.heard_ms + (LATE_FAN_MS if late and primed else 0.0)
+            where = predict.window(theirs, at_ms=at_ms, own=taken[1], slack_ms=times.slack_ms)
+            if late and primed:
+                where = dataclasses.replace(where, count=where.count + LATE_FANS * taken[1])
             sparing = probes > 1 and not own.nat.forgives
             if sparing:  # another attempt's mappings may come after this one's
-                where = replace(where, first=0, count=where.first + where.count)
+                where = dataclasses.replace(where, first=0, count=where.first + where.count)
             most = PROBES if sparing else probes
             count, guesses = predict.fan(theirs, where, holes=HOLES, probes=most, sparing=sparing)
             lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
         reason = f"the next ports are predicted; {OPENINGS[opening]}"
-        late_s = times.late_s if opening is Opening.CALLED else 0.0
-        found.append(Row(_FANS[transport], opening, lanes=lanes, after_s=late_s, reason=reason))
+        found.append(Row(_FANS[transport], opening, lanes=lanes, after_s=times.late_s if late else 0.0, reason=reason))
     return found
 
 

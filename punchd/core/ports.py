@@ -7,6 +7,9 @@ from typing import Protocol
 
 from punchd.words.addresses import CONNECT_PORTS, LISTEN_PORTS, PortRange
 
+RUN_SHIFT = 32
+"""Of a seed: above are the place of the first port of ours, below is chance."""
+
 
 class Dice(Protocol):
     """Chance, given from outside; random.Random and secrets.SystemRandom fit."""
@@ -21,12 +24,13 @@ class Ports:
     starts at a random place so that a restarted daemon does not meet the tuples of its former life.
     """
 
-    __slots__ = ("_connect", "_counters", "_dice", "_listen", "_offsets")
+    __slots__ = ("_connect", "_counters", "_dice", "_listen", "_offsets", "_run")
 
     def __init__(self, dice: Dice, connect: PortRange = CONNECT_PORTS, listen: PortRange = LISTEN_PORTS) -> None:
         self._connect, self._listen, self._dice = connect, listen, dice
         self._counters = [dice.randrange(len(connect)), dice.randrange(len(listen))]
         self._offsets = [dice.randrange(len(connect)), dice.randrange(len(connect))]
+        self._run = dice.randrange(len(connect))
 
     def draw(self, *, own_listens: bool = False, peer_listens: bool = False) -> tuple[int, int]:
         """The next (own, peer's) ports; the port of the one who listens comes from the listeners' range."""
@@ -39,6 +43,10 @@ class Ports:
         peer = (self._offsets[kind] + turn + place * 7919) % len(self._connect)
         return own.low + place, self._connect.low + peer
 
-    def seed(self) -> int:
-        """What the ports of a fan are drawn from (core/lanes.py)."""
-        return self._dice.randrange(1 << 63)
+    def seed(self, count: int) -> int:
+        """What the ports of a fan are drawn from (core/lanes.py): `count` of ours in all, behind the last fan's.
+
+        Where a NAT counts, a hole that is missing moves all later ones; so fans that are open together share no port.
+        """
+        begin, self._run = self._run, (self._run + count) % len(self._connect)
+        return begin << RUN_SHIFT | self._dice.randrange(1 << RUN_SHIFT)

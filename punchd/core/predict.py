@@ -13,7 +13,7 @@ is known only if the samples themselves have wrapped; else it is taken to be 102
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, sqrt
@@ -25,6 +25,7 @@ SURE = 0.99
 """With which probability a window holds the next mapping's turn, if the NAT counts as we think."""
 
 _SURE_SD = 2.33  # the same in standard deviations, where the distribution is a bell
+_NEAR = 2048  # turns; what we open in a minute
 _WIDE_STEP = 64  # from here on the end of the range is always near
 _LOWEST, _HIGHEST = 1024, 65535
 _PRIOR_COUNT, _PRIOR_S = 0.5, 0.05  # Jeffreys; and nobody has an infinite rate
@@ -110,6 +111,37 @@ def of_face(face: Face, other: Face | None = None) -> Course | None:
     merged = sorted((*face.samples, *other.samples), key=lambda sample: sample.at_ms)
     together = course(merged, face.nat.step) if _in_line(merged, face.nat.step) else None
     return together if together is not None and alone is not None and together.rate < alone.rate else alone
+
+
+def less_ours(
+    samples: Sequence[Sample], step: int, ours: Sequence[Sample], sprayed: Callable[[Sample], int]
+) -> tuple[Sample, ...]:
+    """The samples as if what else we opened meanwhile had come before them: what is left in between is foreign.
+
+    The furthest of ours becomes the last sample.
+
+    ours     other probes' mappings at the same NAT
+    sprayed  how many mappings fans of ours have made since a sample, whose ports nobody has seen
+    """
+    sign, own = (1 if step > 0 else -1), {sample.public_port for sample in samples}
+    others = [sample for sample in ours if sample.public_port not in own]
+    if not samples or not step:
+        return tuple(samples)
+    line = list(samples)
+    ahead = [one for one in others if 0 < (one.public_port - line[-1].public_port) * sign < _NEAR * abs(step)]
+    if ahead:
+        newest = max(ahead, key=lambda one: one.public_port * sign)
+        line.append(replace(newest, at_ms=max(newest.at_ms, line[-1].at_ms)))
+    last, moved = line[-1], [line[-1]]
+    for sample in reversed(line[:-1]):
+        gap = (last.public_port - sample.public_port) * sign
+        between = sum(0 < (one.public_port - sample.public_port) * sign < gap for one in others)
+        ports = sample.public_port + step * (between + sprayed(sample) - sprayed(last))
+        bound = moved[-1].public_port - step
+        if gap > 0:  # else the range has ended in between, and nothing is known of what lies there
+            sample = replace(sample, public_port=max(min(ports * sign, bound * sign), sample.public_port * sign) * sign)
+        moved.append(sample)
+    return tuple(reversed(moved))
 
 
 def window(known: Course, *, at_ms: float, own: int = 0, slack_ms: float = 0.0) -> Window:

@@ -3,6 +3,7 @@ Performs nothing on the network and words no outcome; an attempt that it lets in
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import time
@@ -12,7 +13,7 @@ from ipaddress import IPv4Address
 
 from msgspec.structs import replace
 
-from punchd.core import candidates, places, plan
+from punchd.core import candidates, places, plan, predict
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
@@ -29,14 +30,16 @@ from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
 from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.errors import Code, HostError, PeerError, RequestError
-from punchd.words.nat import Descriptor
+from punchd.words.nat import SAMPLES_MAX, Allocation, Descriptor, Face, Sample
 from punchd.words.notification import NONCE_LEN, Notification
 from punchd.words.plan import View
+from punchd.words.probing import Observation
 from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Place, Respond
 
 NONCES_REMEMBERED = 65_536
 NONCE_LIFE_S = 3600.0
 ATTEMPTS, ENDPOINTS = "attempts", "endpoints"
+SIDE_S = 0.05  # of a side channel that nobody has measured: a fast one
 STUN_PORT = 3478  # RFC 8489, section 18.5
 
 
@@ -108,8 +111,10 @@ class Admission:
             fans=plan.fans(transport, self._host.able),
             tried=self._recent.tried((uid, remote, transport), now),
         )
-        for address, count in zip((public, remote), plan.mappings(planned), strict=True):
-            self._recent.opened(address, count, now)
+        ours, theirs = plan.mappings(planned)
+        self._recent.opened(public, ours, now)
+        side_s = SIDE_S if request.side_delay_ms is None else request.side_delay_ms / 1000
+        self._recent.opened(remote, theirs, now + side_s)  # samples of the peer's from before then do not show them
         return Initiating(
             terms=self._terms(local, initiating=True, nonce=os.urandom(NONCE_LEN)),
             local=local,
@@ -147,6 +152,9 @@ class Admission:
             now=time.monotonic(),
         )
         self._remember(notification.nonce)
+        fan = notification.offers[0].fan
+        if fan is not None:
+            self._recent.opened(notification.responder, fan.sources.count * fan.targets.count, time.monotonic())
         return attempt
 
     def probing(self, request: FindEndpoint) -> list[Probe]:
@@ -264,8 +272,33 @@ class Admission:
         known = places.view(place, transport)
         if known.face is None or not known.face.samples:
             return known
-        age_s = max(0.0, time.time() - known.face.samples[-1].at_ms / 1000)
-        return replace(known, taken=self._recent.taken(address, time.monotonic() - age_s))
+        last = known.face.samples[-1]
+        probed = len(self._recent.samples(transport, address, last.at_ms + 1))
+        return replace(known, taken=self._sprayed(address, last) + probed)
+
+    def describing(self, descriptor: Descriptor) -> Descriptor:
+        """What we opened ourselves meanwhile is not to look foreign to the peer."""
+        tcp, udp = descriptor.tcp, descriptor.udp
+        return dataclasses.replace(
+            descriptor, tcp=tcp and self._foreign(tcp, "tcp"), udp=udp and self._foreign(udp, "udp")
+        )
+
+    def observed(self, observation: Observation) -> None:
+        """A probe has seen a mapping of its own."""
+        self._recent.observed(observation)
+
+    def _foreign(self, face: Face, transport: str) -> Face:
+        if face.nat.allocation is not Allocation.SEQUENTIAL or not face.samples:
+            return face
+        address = face.public.address
+        ours = self._recent.samples(transport, address, face.samples[0].at_ms)
+        samples = predict.less_ours(face.samples, face.nat.step, ours, lambda one: self._sprayed(address, one))
+        return dataclasses.replace(face, samples=samples[-SAMPLES_MAX:])
+
+    def _sprayed(self, address: str, since: Sample) -> int:
+        """How many mappings attempts of ours have made at this NAT since this sample's."""
+        age_s = max(0.0, time.time() - since.at_ms / 1000)
+        return self._recent.taken(address, time.monotonic() - age_s)
 
 
 def _no_route(remote: str, error: OSError) -> RequestError | HostError:

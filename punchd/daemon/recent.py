@@ -1,13 +1,17 @@
-"""What the attempts of the last minute tell the next one: which failed, and how many ports they took at which NAT.
+"""What attempts and probes of the last minute tell the next one: which failed, and which ports they took at which NAT.
 It forgets by itself, and asks nobody."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from punchd.words.nat import Sample
+from punchd.words.probing import Observation
+
 MINUTE_S = 60.0
 PEERS_MAX = 4096
 OPENINGS_MAX = 1024
+SAMPLES_KEPT = 256
 
 Peer = tuple[int, str, str]  # user, address, transport
 
@@ -15,11 +19,12 @@ Peer = tuple[int, str, str]  # user, address, transport
 class Recent:
     """Times are the caller's, in seconds, and never go back."""
 
-    __slots__ = ("_failed", "_opened")
+    __slots__ = ("_failed", "_opened", "_seen")
 
     def __init__(self) -> None:
         self._failed: OrderedDict[Peer, tuple[int, float]] = OrderedDict()
         self._opened: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], deque[Sample]] = OrderedDict()
 
     def ended(self, peer: Peer, *, ok: bool, now: float) -> None:
         """An attempt of this user to this address is over."""
@@ -48,3 +53,17 @@ class Recent:
     def taken(self, address: str, since: float) -> int:
         """How many of them since then."""
         return sum(count for at, count in self._opened.get(address, ()) if at >= since)
+
+    def observed(self, observation: Observation) -> None:
+        """A probe has seen a mapping of its own."""
+        key = observation.transport, observation.public.address
+        log = self._seen.setdefault(key, deque(maxlen=SAMPLES_KEPT))
+        log.append(observation.sample)
+        self._seen.move_to_end(key)
+        if len(self._seen) > PEERS_MAX:
+            self._seen.popitem(last=False)
+
+    def samples(self, transport: str, address: str, since_ms: float) -> list[Sample]:
+        """The mappings that probes have seen since then, each once."""
+        log = self._seen.get((transport, address), ())
+        return list({one.public_port: one for one in log if one.at_ms >= since_ms}.values())

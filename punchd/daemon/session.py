@@ -287,6 +287,7 @@ class EndpointCall:
         return True
 
     def observed(self, observation: Observation) -> None:
+        self.session._service.admission.observed(observation)
         self.session.connection.send(replies.observed(self.id, observation), droppable=True)
 
     def lost(self, transport: str) -> None:
@@ -303,7 +304,9 @@ class EndpointCall:
             return
         publics = {finding.transport: str(finding.face.public) for finding in findings if finding.face is not None}
         self.log.info("endpoint found", kept=kept, ttl=descriptor.ttl, **publics)
-        self.session._service.admission.networks.learn(descriptor.host, descriptor.ttl)
+        admission = self.session._service.admission
+        admission.networks.learn(descriptor.host, descriptor.ttl)
+        descriptor = admission.describing(descriptor)
         report = replies.report(findings, host=descriptor.host, way=way, reach=reach)
         line = replies.found(self.id, encode_descriptor(descriptor), report, kept=kept)
         if kept:

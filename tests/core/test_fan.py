@@ -40,7 +40,7 @@ from punchd.words.plan import Lanes, Row
 
 HOLE = 2
 LANES = Lanes(Spread(22100, 100), Spread(40000, 100), Spread(23000), Spread(23000))
-"""Two bursts."""
+"""One burst: many ports of ours towards one."""
 
 
 def initiating(technique: str = "tcp-birthday", opening: Opening = Opening.PRIMED, lanes: Lanes = LANES) -> Initiating:
@@ -72,7 +72,7 @@ def sees(pair: Pair, lane: tuple[int, int], signal: Signal | None = None, *, fla
 
 def test_primers_leave_in_bursts_and_the_notification_after_the_last() -> None:
     """A thousand packets at once would overrun queues; and no FIRE may come before its hole is open."""
-    attempt = initiating()
+    attempt = initiating(lanes=replace(LANES, own=Spread(22100), aims=Spread(23000, 100)))
     first = begun(attempt)
     assert [OpenFan, Spray] == [type(effect) for effect in first]
     second = attempt.step(DeadlinePassed(), PACE_S)

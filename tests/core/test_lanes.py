@@ -54,6 +54,12 @@ def test_two_wide_spreads_make_no_more_than_one_round() -> None:
     assert {BURST} == {len(burst) for burst in rounds.bursts(0)}
 
 
+def test_many_ports_towards_one_leave_at_once() -> None:
+    """Where a NAT counts, another fan's ports in between would move all that follow."""
+    (burst,) = Rounds(Spread(0, SOURCES_MAX), Spread(40000), 7).bursts(0)
+    assert SOURCES_MAX == len(burst)
+
+
 def test_a_lane_knows_when_it_was_sent_on_last() -> None:
     """The round trip counts from there, not from the fan's first packet."""
     rounds = Rounds(Spread(22000), Spread(40000, 2), 7)

@@ -198,7 +198,7 @@ def test_a_listed_fan_serves_either_nat() -> None:
     rows = plan.rows(["udp-birthday"], listed=True, own=known("random"), peer=known("linux"), times=HARMLESS)
     assert {plan.own_random()} == {row.lanes for row in rows}
     rows = plan.rows(["udp-birthday"], listed=True, own=counting(), times=HARMLESS)
-    assert [1] == [row.lanes.own.count for row in rows if row.lanes]
+    assert [1] == [row.lanes.own.count for row in rows if row.lanes and row.opening is PRIMED]
 
 
 def test_a_mapping_that_is_known_is_aimed_at() -> None:
@@ -242,7 +242,7 @@ def test_what_other_attempts_took_is_passed_over() -> None:
 def test_a_counting_nat_gets_a_fan_first() -> None:
     """Where a single guess may miss, neighbours don't; with an ACK, and with a SYN for those who want one."""
     rows = auto(counting(), UNKNOWN, fans=True)
-    assert [("tcp-birthday", PRIMED)] * 2 == ways(rows)[:2]
+    assert [("tcp-birthday", PRIMED)] * 2 + [("tcp-birthday", Opening.CALLED)] * 2 == ways(rows)[:4]
     first, second = rows[0].lanes, rows[1].lanes
     assert first is not None
     assert second is not None
@@ -250,7 +250,7 @@ def test_a_counting_nat_gets_a_fan_first() -> None:
     assert (Spread(0), Spread(0)) == (first.peers, first.aims)
     assert first.own.count == second.own.count
     assert second.seen.first == first.seen.first + first.own.count
-    assert 40001 + first.own.count + second.own.count == rows[2].seen_port
+    assert 40001 + first.own.count + second.own.count == rows[4].seen_port
 
 
 def test_a_counting_peer_fires_from_no_port_that_we_do_not_aim_at() -> None:
@@ -267,8 +267,12 @@ def test_a_counting_peer_fires_from_no_port_that_we_do_not_aim_at() -> None:
 
 def test_two_counting_nats_get_fans_that_aim_at_one_guess_each() -> None:
     """Each further guess would be another mapping of the guesser's."""
-    lanes = auto(counting(), counting(last=50_000), "udp", fans=True, times=Times(1_001_000.0))[0].lanes
+    rows = auto(counting(), counting(last=50_000), "udp", fans=True, times=Times(1_001_000.0))
+    lanes, second = (row.lanes for row in rows[:2])
     assert lanes is not None
+    assert second is not None
+    assert second.seen.first == lanes.seen.first + lanes.own.count  # and another chance behind it
+    assert all(row.lanes is None for row in rows[2:])
     assert (1, 1) == (lanes.seen.count, lanes.aims.count)
     assert lanes.own.count > 1
     assert lanes.peers.count > 1

@@ -8,8 +8,10 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchd.core.lanes import ROUNDS, Rounds
 from punchd.core.ports import Ports
 from punchd.words.addresses import CONNECT_PORTS, LISTEN_PORTS, PortRange
+from punchd.words.notification import Spread
 
 
 def test_no_tuple_comes_twice() -> None:
@@ -46,3 +48,11 @@ def test_a_restarted_daemon_starts_elsewhere(one: int, other: int) -> None:
     if one != other:
         draws = [Ports(random.Random(seed)).draw() for seed in (one, other, one + other + 1)]
         assert len(set(draws)) > 1
+
+
+def test_fans_that_are_open_together_share_no_port() -> None:
+    """A hole that is missing moves all later ones of a NAT that counts, and the guess is behind the last."""
+    ports = Ports(random.Random(3))
+    fans = [Rounds(Spread(0, 256), Spread(40000), ports.seed(ROUNDS * 256)) for _ in range(10)]
+    own = [port for fan in fans for turn in range(ROUNDS) for burst in fan.bursts(turn) for port, _ in burst]
+    assert 10 * ROUNDS * 256 == len(set(own))

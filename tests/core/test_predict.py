@@ -224,3 +224,21 @@ def test_only_counting_nats_have_a_course() -> None:
     """The others keep their ports, or draw them."""
     kept = Face(22000, Endpoint("203.0.113.2", 22000), NatClass(allocation=Allocation.PRESERVING))
     assert predict.of_face(kept) is None
+
+
+def test_what_we_open_ourselves_does_not_look_foreign() -> None:
+    """Another probe of ours, or a fan, between two samples would make a quiet NAT look busy, and fans wide."""
+    samples = [Sample(1000, 1, 40000), Sample(1100, 2, 40005), Sample(1200, 3, 40010)]
+    probed = [Sample(1050, 4, 40001), Sample(1150, 5, 40007), Sample(1210, 6, 40012)]
+    fan_at = 1120
+    line = predict.less_ours(samples, 1, [*samples, *probed], lambda since: 2 if since.at_ms < fan_at else 0)
+    assert [40004, 40008, 40010, 40012] == [sample.public_port for sample in line]
+    known = predict.course(line, 1)
+    assert known is not None
+    assert (40012, 5) == (known.port, known.foreign)  # 12 between the first and the last, of which 2 + 3 + 2 are ours
+
+
+def test_the_order_of_samples_survives_what_is_taken_out() -> None:
+    """A fan that was planned and did not leave must not turn the line around."""
+    samples = [Sample(1000, 1, 40005), Sample(1100, 2, 40003)]
+    assert tuple(samples) == predict.less_ours(samples, -2, [], lambda since: 2100 - since.at_ms)

@@ -42,6 +42,9 @@ def test_every_event_and_effect_has_its_line() -> None:
     assert set(typing.get_args(do.Effect)) == {type(effect) for effect in EFFECTS}
 
 
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))  # a wait is finite
+
+
 @given(st.sampled_from(sorted(EVENTS)).flatmap(lambda name: st.builds(EVENTS[name])), st.floats(0, 1e9))
 def test_events_survive(event: seen.Event, at: float) -> None:
     """To the bit, times included: a replay compares deadlines with them."""
