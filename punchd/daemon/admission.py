@@ -112,9 +112,11 @@ class Admission:
             tried=self._recent.tried((uid, remote, transport), now),
         )
         ours, theirs = plan.mappings(planned)
-        self._recent.opened(public, ours, now)
+        if own.descriptor is not None:  # nothing else tells of a NAT that counts
+            self._recent.opened(public, ours, now)
         side_s = SIDE_S if request.side_delay_ms is None else request.side_delay_ms / 1000
-        self._recent.opened(remote, theirs, now + side_s)  # samples of the peer's from before then do not show them
+        if peer.descriptor is not None:
+            self._recent.opened(remote, theirs, now + side_s)  # samples of the peer's from before do not show them
         return Initiating(
             terms=self._terms(local, initiating=True, nonce=os.urandom(NONCE_LEN)),
             local=local,

@@ -126,7 +126,7 @@ def test_network_that_cannot_be_run_is_named_and_does_not_stop_the_others(tmp_pa
     ("more", "complaint"),
     [
         (["--kinds", "linux,tomato"], "no kind 'tomato'"),
-        (["--techniques", "auto,magic"], "no magic; there are: auto, tcp-direct"),
+        (["--techniques", "auto,magic"], "no magic; there are: auto, "),
         (["--transports", "sctp"], "no sctp; there are: tcp, udp"),
     ],
 )
