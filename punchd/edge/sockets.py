@@ -80,17 +80,21 @@ def _filter_peer(sock: socket.socket, peer: str) -> None:
 
 
 def accept(listener: socket.socket, peer: tuple[str, int]) -> socket.socket | None:
-    """The connection from `peer`, or None; one from another port of the peer is closed unread."""
+    """The connection from `peer`, or None; one from another port of the peer is reset: a FIN might pass for a word."""
     try:
         sock, address = listener.accept()
     except (BlockingIOError, ConnectionAbortedError):
         return None
     if address != peer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         sock.close()
         return None
     sock.setblocking(False)
     drop_filter(sock)  # inherited from the listener; this one hears its peer alone anyway
     return sock
+
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER
 
 
 def drop_filter(sock: socket.socket) -> None:

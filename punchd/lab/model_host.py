@@ -403,6 +403,11 @@ class Kernel:
             reset.ttl = FULL_TTL
             self.emit(reset)
 
+    def reset(self, sock: Tcp) -> None:
+        """close() with SO_LINGER at 0: the socket's own RST, which no rule holds back."""
+        sock.vanish()
+        self.emit(Segment(sock.port, sock.remote, RST | ACK, sock.snd_nxt, sock.rcv_nxt, 0, FULL_TTL))
+
     def refuse_with(self, sock: Tcp) -> None:
         """The RST of a connection that was never accepted; it belongs to no process."""
         sock.vanish()

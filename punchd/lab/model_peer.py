@@ -46,13 +46,14 @@ class HandedOver:
 class Holding:
     """What the daemon holds for one pair: daemon/held.py's twin."""
 
-    __slots__ = ("key", "lanes", "listener", "pair", "sock", "tag")
+    __slots__ = ("connected", "key", "lanes", "listener", "pair", "sock", "tag")
 
     def __init__(self, pair: int, stream: bool, local: int, remote: int) -> None:
         self.pair, self.key = pair, (stream, local, remote)
         self.sock: Tcp | Udp | None = None
         self.listener: Listener | None = None
         self.tag = b""
+        self.connected = False
         self.lanes: dict[Lane, Udp | None] | None = None
         """A fan's, until one of them is adopted."""
 
@@ -460,8 +461,11 @@ class Daemon:
         sock = holding.sock
         assert isinstance(sock, Tcp)
         if news == "connected":
+            holding.connected = True
             self._inbox.append(seen.Connected(holding.pair))
         elif news == "failed":
+            if holding.connected and self.attempt is not None and not self.attempt.terms.initiating:
+                return  # the driver watches a responder's connection no more; the ring tells of its RST
             self._inbox.append(seen.SocketFailed(holding.pair, sock.errno))
         elif self.attempt is not None and self.attempt.terms.initiating:
             self._inbox.append(seen.Readable(holding.pair))
@@ -472,7 +476,7 @@ class Daemon:
             return
         sock = listener.accepted.pop()
         if sock.remote != holding.key[2]:
-            sock.close()
+            self.kernel.reset(sock)
             return
         listener.close()
         holding.listener, holding.sock = None, sock
