@@ -24,9 +24,6 @@ _FALL_BACK_MS = 300.0
 _SLOW_SIDE_MS = 3000.0
 _FAIL_PATIENCE_MS = 4000
 
-LATE_SHARE = 0.1
-"""Of a cell's runs may miss a time: a shared machine makes one in twenty late now and then, a slow punchd all."""
-
 # What a host with a public address must reach; NATs that hide the port are the matrix's matter.
 _TO_SERVERS = (
     "firewall",
@@ -197,7 +194,7 @@ def judge(want: Want, result: Result) -> list[str]:
         ("A", want.time_a_ms, result.times_a_ms),
     ):
         late = [time_ms for time_ms in times if limit is not None and time_ms > limit]
-        if len(late) > LATE_SHARE * len(times):
+        if late:
             misses.append(f"{side} late {len(late)} of {len(times)}")
     return misses
 
