@@ -62,15 +62,15 @@ class Driver:
         self._next_token = 1
         self.runs: set[Run] = set()
         self._table: dict[type[Any], Callable[[Run, Any], None]] = {
-            do.OpenPair: self._open_pair, do.OpenFan: self._open_fan, do.Spray: self._spray, do.Adopt: self._adopt,
-            do.Connect: self._connect, do.Abort: self._abort, do.Listen: self._listen,
-            do.Materialise: self._materialise, do.AskKernel: self._ask_kernel,
-            do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl, do.Resend: self._resend,
-            do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear, do.ClosePair: self._close_pair,
-            do.HandOver: self._hand_over, do.Finish: self._finish,
+            do.OpenPair: self._open_pair, do.OpenFan: self._open_fan, do.Adopt: self._adopt, do.Connect: self._connect,
+            do.Abort: self._abort, do.Listen: self._listen, do.Materialise: self._materialise,
+            do.AskKernel: self._ask_kernel, do.OpenDatagram: self._open_datagram, do.SetTtl: self._set_ttl,
+            do.Resend: self._resend, do.Inject: self._inject, do.Tell: self._tell, do.Clear: self._clear,
+            do.ClosePair: self._close_pair, do.HandOver: self._hand_over, do.Finish: self._finish,
             do.Notify: lambda run, effect: run.caller.notification(effect.notification),
             do.CallBack: lambda run, effect: run.caller.call_back(effect.message),
             do.Report: lambda run, effect: run.caller.progress(effect.progress),
+            do.Spray: lambda run, spray: self._fans.spray(run.held[spray.pair], spray, run.caller.uid, run.inbox.append),
         }  # fmt: skip
         if host.ring is not None:
             loop.add_reader(host.ring.fileno(), self._drain_ring)
@@ -252,9 +252,6 @@ class Driver:
         self._fans.open(held, effect, caller=run.caller.uid, report=lambda event: self.feed(run, event))
         self._enter(run, held)
 
-    def _spray(self, run: Run, effect: do.Spray) -> None:
-        self._fans.spray(run.held[effect.pair], effect, run.caller.uid, run.inbox.append)
-
     def _adopt(self, run: Run, effect: do.Adopt) -> None:
         held = run.held[effect.pair]
         self._fans.adopt(held, effect)
@@ -432,7 +429,7 @@ class Driver:
             signal = sockets.read_tagged(held.sock, held.tag)
             if signal is None:
                 return
-            if signal in _SIGNALS:
+            if signal in tuple(seen.Signal):
                 self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal), held.local[1], held.remote[1]))
             elif signal == sockets.STRANGER:
                 self._loop.remove_reader(held.sock)
@@ -500,5 +497,4 @@ class Driver:
             raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
 
 
-_SIGNALS = frozenset(int(signal) for signal in seen.Signal)
 _OVERDRAWN = "this address has had more packets than the budget allows"
