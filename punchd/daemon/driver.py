@@ -70,7 +70,7 @@ class Driver:
             do.Notify: lambda run, effect: run.caller.notification(effect.notification),
             do.CallBack: lambda run, effect: run.caller.call_back(effect.message),
             do.Report: lambda run, effect: run.caller.progress(effect.progress),
-            do.Spray: lambda run, spray: self._fans.spray(run.held[spray.pair], spray, run.caller.uid, run.inbox.append),
+            do.Spray: lambda run, new: self._fans.spray(run.held[new.pair], new, run.caller.uid, run.inbox.append),
         }  # fmt: skip
         if host.ring is not None:
             loop.add_reader(host.ring.fileno(), self._drain_ring)
