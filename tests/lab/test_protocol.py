@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -81,7 +82,8 @@ def test_second_messages_that_lie_are_refused_and_cost_nothing(both: Duo) -> Non
         far.say({"id": "1", "call": "respond", "notification": text})
         own = encode_second(SecondMessage(decode_notification(text).nonce, (Ready(0, 30000),)))
         far.say({**NOTIFY, "notification": own})
-        assert "bad-value" == next(line for line in iter(far.hear, None) if line["id"] == "n")["code"]
+        refused = next(line for line in iter(far.hear, None) if line["id"] == "n")["code"]
+        assert refused in {"bad-value", "no-such-attempt"}  # the latter where it has succeeded already
         assert "ok" == near.final()["status"]
 
 
@@ -162,6 +164,7 @@ def test_sigterm_ends_every_attempt_with_its_last_line(both: Duo) -> None:
     """An orderly end: whoever waits is told, nothing stays, and the path is free for the next daemon."""
     place = both.lab.a
     own_tables = tables(place)
+    _wait_until_nothing_is_held(both)
     with Daemon(place) as daemon, Talker(daemon.path) as talker:
         for number in range(50):
             talker.say(initiate(both.lab, "auto", id=str(number)))
@@ -176,6 +179,14 @@ def test_sigterm_ends_every_attempt_with_its_last_line(both: Duo) -> None:
     assert 50 == len({final["id"] for final in finals})
     assert own_tables == tables(place)
     assert [] == [sock for sock in punch_sockets(place) if sock["inode"]]
+
+
+def _wait_until_nothing_is_held(both: Duo) -> None:
+    """The daemon that all tests here share keeps its losers' ports for a second."""
+    deadline = time.monotonic() + 5
+    while held := [sock for sock in punch_sockets(both.lab.a) if sock["inode"]]:
+        assert time.monotonic() < deadline, held
+        time.sleep(0.05)
 
 
 def test_second_daemon_on_one_path_is_refused_and_the_first_goes_on(both: Duo) -> None:
