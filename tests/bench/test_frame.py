@@ -63,7 +63,7 @@ def bench(report: Report) -> ModuleType:
         return report
 
     run.__module__ = module.__name__
-    module.run = run  # type: ignore[attr-defined]
+    module.run = run
     sys.modules[module.__name__] = module
     return module
 

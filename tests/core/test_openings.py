@@ -261,7 +261,7 @@ def test_a_second_taken_port_is_the_end_of_the_technique() -> None:
     attempt.step(taken(), 0.0)
     effects = attempt.step(taken(), 0.0)
     assert attempt.done
-    assert "port-taken" == effects[-1].outcome.code  # type: ignore[union-attr]  # the last word is Finish
+    assert "port-taken" == effects[-1].outcome.code
 
 
 def test_the_initiator_opens_towards_the_new_port() -> None:

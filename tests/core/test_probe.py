@@ -150,7 +150,7 @@ def test_server_that_ignores_a_wish_over_tcp_is_not_waited_for() -> None:
 def test_server_that_neither_calls_nor_says_so_leaves_tcp_filtering_unknown() -> None:
     """Over UDP silence is the NAT's; over TCP the connection stands, and it is the server's."""
     street = Street("tcp")
-    street._call = lambda ask, source: None  # type: ignore[method-assign]
+    street._call = lambda ask, source: None
     face = street.run().face
     assert face is not None
     assert Dependence.UNKNOWN is face.nat.filtering

@@ -71,7 +71,7 @@ def test_unknown_ttl_or_network_is_not_remembered() -> None:
     host.found.learn(HERE, None)
     assert 3 == host.found.ttl(HERE)
     nowhere = Host()
-    nowhere.network = None  # type: ignore[assignment]
+    nowhere.network = None
     nowhere.found.learn(HERE, 3)
     assert nowhere.found.ttl(HERE) is None
 

@@ -24,7 +24,7 @@ def _shown(*, terminal: bool) -> str:
         board.add(cell(ok=20))
         board.add(cell(ok=13, transport="udp", causes={"nothing-heard": 7}))
         board.add(cell("random", "random", ok=0))
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return] # it is a StringIO
+    return console.file.getvalue()
 
 
 def test_pipe_gets_a_line_per_cell_and_the_table_at_the_end() -> None:
