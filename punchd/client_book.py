@@ -60,6 +60,8 @@ class Punched:
     rtt_ms: float | None
     """None where it was not measured."""
     elapsed_ms: float
+    tries: int = 1
+    """1 where what was tried first connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ class Entry:
             remote=final.get("remote", ""),
             rtt_ms=final.get("rtt_ms"),
             elapsed_ms=final.get("elapsed_ms", 0.0),
+            tries=final.get("tries", 1),
         )
 
 

@@ -32,6 +32,7 @@ States of the responder (responding.py): Firing -> Lingering -> Done.
 from __future__ import annotations
 
 from enum import Enum, auto
+from itertools import pairwise
 
 from punchd.core import verdict
 from punchd.core.pair import Pair, ScriptEvent, Terms, secret_tag
@@ -69,6 +70,7 @@ class Attempt:
         "_effects",
         "_linger_until",
         "expires",
+        "in_turn",
         "local",
         "now",
         "pairs",
@@ -87,6 +89,8 @@ class Attempt:
         self.expires = now + timeout_s
         self.pairs: list[Pair] = []
         self.state = state
+        self.in_turn = False
+        """Whether the offers are a caller's list, each of which gets its full turn."""
         self.told = False
         """Whether the caller has had its final word."""
         self._effects: list[Effect] = []
@@ -185,7 +189,14 @@ class Attempt:
             Endpoint(self.remote, pair.aim_port),
             pair.rtt_ms(),
             elapsed_ms,
+            self._tries(pair),
         )
+
+    def _tries(self, pair: Pair) -> int:
+        """What opens alike goes out together, and is one try; each round of a fan is, and each offer of a list."""
+        before = self.pairs[: pair.index + 1]
+        turns = sum(self.in_turn or one.offer.opening is not last.offer.opening for last, one in pairwise(before))
+        return 1 + turns + pair.lanes.number
 
     def _silence_others(self, chosen: Pair) -> bool:
         """The losers say no more, but keep what they hold. Whether there are any."""

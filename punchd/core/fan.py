@@ -109,6 +109,7 @@ def _contact(pair: Pair, word: Signal, rounds: Iterator[Round], wanted: Wanted, 
     """Round after round, until the event that is wanted; after the last one, wait for it."""
     for number, ttl, pause_s in rounds:
         for burst in pair.lanes.bursts(number):
+            pair.lanes.note(burst, pair.now, number=number)
             event = yield from _spray(pair, word, burst, ttl, wanted)
             if not isinstance(event, DeadlinePassed):
                 return event
@@ -122,7 +123,6 @@ def _contact(pair: Pair, word: Signal, rounds: Iterator[Round], wanted: Wanted, 
 def _spray(pair: Pair, word: Signal, burst: Burst, ttl: int | None, wanted: Wanted) -> Waiting:
     """One burst, as soon as the budget has it, and the pause behind it."""
     first = SYN if _handshakes(pair) else ACK
-    pair.lanes.note(burst, pair.now)
     while True:
         _send(pair, word, burst, flags=first, ttl=ttl)
         event = yield from pair.until(lambda event: isinstance(event, Withheld) or wanted(event), within_s=PACE_S)

@@ -33,7 +33,6 @@ class Initiating(Attempt):
         "_redraws",
         "_settled",
         "early",
-        "in_turn",
         "patience_ms",
         "public",
         "rows",

@@ -32,7 +32,7 @@ class Rounds:
 
     def __init__(self, own: Spread, aims: Spread, seed: int) -> None:
         self._own, self._to, self.seed = own, aims, seed
-        self._sent: list[tuple[float, Burst]] = []
+        self._sent: list[tuple[float, int, Burst]] = []
         self.chosen: Lane | None = None
 
     def bursts(self, number: int) -> list[Burst]:
@@ -44,13 +44,18 @@ class Rounds:
         size = max(BURST, len(own)) if len(aims) == 1 else BURST
         return [tuple(lanes[at : at + size]) for at in range(0, len(lanes), size)]
 
-    def note(self, burst: Burst, now: float) -> None:
-        """This burst has left."""
-        self._sent.append((now, burst))
+    def note(self, burst: Burst, now: float, *, number: int = 0) -> None:
+        """This burst of round `number` has left."""
+        self._sent.append((now, number, burst))
 
     def sent_at(self, lane: Lane) -> float | None:
         """When a packet last left on this lane."""
-        return next((at for at, burst in reversed(self._sent) if lane in burst), None)
+        return next((at for at, _, burst in reversed(self._sent) if lane in burst), None)
+
+    @property
+    def number(self) -> int:
+        """The round in which the first packet left on the chosen lane; 0 before there is one."""
+        return next((number for _, number, burst in self._sent if self.chosen in burst), 0)
 
 
 def _named(spread: Spread) -> list[int]:

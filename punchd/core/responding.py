@@ -67,7 +67,8 @@ class Responding(Attempt):
         ]
         self._places: dict[int, int] = {}
         """Pair to its offer's place in the notification."""
-        self._pause_s = TURN_S if notification.in_turn or self._serial else STAGGER_S
+        self.in_turn = notification.in_turn
+        self._pause_s = TURN_S if self.in_turn or self._serial else STAGGER_S
         self._next_at = now
 
     def begin(self) -> list[Effect]:

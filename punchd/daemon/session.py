@@ -221,7 +221,7 @@ class Call:
         self.log.debug("punched", attempt=self.name, technique=outcome.technique, remote=remote)
         line = replies.punched(
             self.id, technique=outcome.technique, local=str(outcome.local), remote=remote,
-            rtt_ms=outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms,
+            rtt_ms=outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms, tries=outcome.tries,
             fds=0 if fd is None else 1,
         )  # fmt: skip
         self.session.connection.send(line, fd)

@@ -209,7 +209,7 @@ class Application:
                 if reply.get("code"):
                     result["failed"].append([reply.get("technique", ""), reply["code"]])
             elif reply["status"] == "ok":
-                result |= {key: reply[key] for key in ("technique", "local", "remote") if key in reply}
+                result |= {key: reply[key] for key in ("technique", "local", "remote", "tries") if key in reply}
                 return sock
             else:
                 result |= {key: reply[key] for key in ("code", "message", "cause") if key in reply}

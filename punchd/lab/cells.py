@@ -75,6 +75,8 @@ class Cell:
     endpoint: str
     runs: int
     ok: int
+    first_try: int | None = None
+    """Of these, how many by what was tried first; None in files from before it was counted."""
     winners: dict[str, int]
     causes: dict[str, int]
     time_a_ms: Spread
@@ -108,6 +110,7 @@ def cell(result: Result, *, a: str, b: str, conditions: Conditions) -> Cell:
         endpoint=result.endpoint,
         runs=result.runs,
         ok=result.ok,
+        first_try=result.first_try,
         winners=dict(result.winners),
         causes=dict(line["causes"]),
         time_a_ms=Spread(**line["time_a_ms"]),

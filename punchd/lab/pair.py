@@ -59,6 +59,7 @@ class Result:
     transport: str = "tcp"
     endpoint: str = "no"
     ok: int = 0
+    first_try: int = 0
     causes_a: Counter[str] = field(default_factory=Counter)
     causes_b: Counter[str] = field(default_factory=Counter)
     winners: Counter[str] = field(default_factory=Counter)
@@ -75,6 +76,7 @@ class Result:
             self.failed.update(f"{side} {technique}: {code}" for technique, code in result["failed"])
         if a["ok"] and b["ok"]:
             self.ok += 1
+            self.first_try += max(a.get("tries", 1), b.get("tries", 1)) == 1
             self.winners[a["technique"]] += 1
             self.times_a_ms.append((a["ready_ns"] - a["t0_ns"]) / 1e6)
             self.times_b_ms.append((b["ready_ns"] - a["t0_ns"]) / 1e6)

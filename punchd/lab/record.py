@@ -32,6 +32,9 @@ QUICK = (
 )
 """Pairs that punish strays, or hide behind two boxes: what a careless change breaks first."""
 
+FIRST_TRIES = 0.97
+"""The share of all successes that come on the first try: who tries again mostly fails again."""
+
 _CHANCE = 0.01
 
 
@@ -61,6 +64,16 @@ def worse(fresh: Iterable[Cell], recorded: Iterable[Cell]) -> dict[Key, str]:
     }
 
 
+def late(fresh: Iterable[Cell]) -> list[str]:
+    """What to say where too few of auto's successes came on the first try; nothing where enough did."""
+    counted = [cell for cell in fresh if cell.technique == "auto" and not cell.excepted]
+    untold = sum(cell.first_try is None for cell in counted)
+    if untold:
+        return [f"{untold} cells do not say what came on the first try"]
+    first, ok = sum(cell.first_try or 0 for cell in counted), sum(cell.ok for cell in counted)
+    return [f"{first} of {ok} successes came on the first try"] if first < FIRST_TRIES * ok else []
+
+
 def record(effort: Effort, *, jobs: int, console: Console, resume: bool, path: Path = RECORD) -> None:
     """Make the recorded matrix anew, under all its conditions; it takes the old one's place when it is whole."""
     fresh = path.with_suffix(".fresh")
@@ -86,6 +99,7 @@ def accept(effort: Effort, *, jobs: int, console: Console, path: Path, tell: Cal
         ]
         absent = len(plan.kinds) ** 2 * len(plan.tasks) - len(found)
         complaints += (misses(found) | worse(found, recorded)).values()
+        complaints += late(found)
         complaints += [f"{absent} cells are missing"] if absent else []
     for complaint in complaints:
         tell(f"MISS  {complaint}")

@@ -64,6 +64,7 @@ def punched(
     remote: str,
     rtt_ms: float | None,
     elapsed_ms: float,
+    tries: int = 1,
     fds: int = 1,
 ) -> bytes:
     """The final line of an attempt that connected; fds is 0 where an early line brought the descriptor."""
@@ -77,6 +78,7 @@ def punched(
             remote=remote,
             rtt_ms=None if rtt_ms is None else round(rtt_ms, 3),
             elapsed_ms=round(elapsed_ms, 3),
+            tries=tries,
         )
     )
 
@@ -190,6 +192,7 @@ class _Reply(Struct, omit_defaults=True, kw_only=True):
     remote: str = ""
     rtt_ms: float | None = None
     elapsed_ms: float = -1.0
+    tries: int = 1
     code: str = ""
     message: str = ""
     cause: dict[str, Any] = {}

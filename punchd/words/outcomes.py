@@ -21,13 +21,14 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
 
 
 class Punched(msgspec.Struct, frozen=True, gc=False):
-    """A connection that is proven in both directions."""
+    """A connection that is proven in both directions; `tries` counts what this side saw fail before, and this one."""
 
     technique: str
     local: Endpoint
     remote: Endpoint
     rtt_ms: float | None
     elapsed_ms: float
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,10 @@ import pytest
 from acts import (
     ISN_A,
     ISN_B,
+    LOCAL,
+    NONCE,
+    A,
+    B,
     begun,
     feed,
     initiating,
@@ -24,7 +28,7 @@ from acts import (
 )
 
 from punchd.core.attempt import Attempt, State
-from punchd.core.initiating import LOSERS_S, REDRAWS
+from punchd.core.initiating import LOSERS_S, REDRAWS, Initiating
 from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import LINGER_S, STAGGER_S, TURN_S, Responding
@@ -43,7 +47,9 @@ from punchd.words.events import (
     SignalSeen,
     SocketFailed,
 )
+from punchd.words.notification import Opening
 from punchd.words.outcomes import Failed, Punched
+from punchd.words.plan import Row
 
 
 def refused(pair: int, code: str = "port-taken") -> EffectFailed:
@@ -175,6 +181,29 @@ def test_what_the_kernel_calls_connected_counts_as_answered() -> None:
     assert [] == those(HandOver, feed(attempt, 0.2, peer_syn(0), own_syn_ack(0)))
     effects = attempt.step(signalled(attempt.pairs[0], Signal.COMMIT), 0.2)
     assert [0] == [over.pair for over in those(HandOver, effects)]
+
+
+def test_what_opens_alike_is_one_try() -> None:
+    """It leaves together. What comes after that has failed is another one, and so is each technique of a list."""
+
+    def tries(*openings: Opening, in_turn: bool) -> int:
+        attempt = Initiating(
+            terms=Terms(True, NONCE), local=LOCAL, public=A, remote=B, ports=Ports(random.Random(1)), timeout_s=10.0,
+            rows=[Row("udp", opening) for opening in openings], now=0.0, in_turn=in_turn,
+        )  # fmt: skip
+        begun(attempt)
+        for signal in (Signal.FIRE, Signal.COMMIT):
+            effects = attempt.step(SignalSeen(len(openings) - 1, signal), 0.1)
+        (handed,) = those(HandOver, effects)
+        assert handed.outcome is not None
+        return handed.outcome.tries
+
+    primed, refired, crossed = Opening.PRIMED, Opening.REFIRED, Opening.CROSSED
+    assert [1, 1, 2, 3] == [
+        tries(*openings, in_turn=False)
+        for openings in ((refired,), (primed, primed), (primed, primed, refired), (primed, refired, crossed))
+    ]
+    assert 3 == tries(primed, primed, primed, in_turn=True)
 
 
 def test_stream_data_is_as_good_as_a_commit() -> None:

@@ -51,9 +51,10 @@ def initiating(technique: str = "tcp-birthday", opening: Opening = Opening.PRIME
 
 
 def responding(
-    technique: str = "tcp-birthday", opening: Opening = Opening.PRIMED, *, handshake: bool = False
-) -> Responding:
-    fan = Fan(Spread(40000, 100), Spread(23000), handshake)
+    technique: str = "tcp-birthday", opening: Opening = Opening.PRIMED, *, handshake: bool = False,
+    targets: Spread = Spread(40000, 100),  # noqa: B008 - frozen
+) -> Responding:  # fmt: skip
+    fan = Fan(targets, Spread(23000), handshake)
     offer = Offer(technique, 0, 23000, opening=opening, fan=fan)
     return Responding(
         terms=Terms(False, NONCE), local="10.0.2.2", runnable=frozenset({technique}), ports=Ports(random.Random(2)),
@@ -153,6 +154,16 @@ def test_the_responder_hands_over_the_lane_that_was_answered() -> None:
     assert handed.outcome is not None
     assert f"{A}:40005" == str(handed.outcome.remote)
     assert 100.0 == handed.outcome.rtt_ms
+
+
+def test_a_round_with_fresh_ports_is_another_try() -> None:
+    """The odds are for the first one; what needs more of them must be told apart."""
+    sprays = those(Spray, (attempt := responding(targets=Spread(0, 64))).begin())
+    while attempt.deadline is not None and len(sprays) < ROUNDS:
+        sprays += those(Spray, attempt.step(DeadlinePassed(), attempt.deadline))
+    (handed,) = those(HandOver, attempt.step(sees(attempt.pairs[0], sprays[1].lanes[5], Signal.ANSWER), 2.0))
+    assert handed.outcome is not None
+    assert 2 == handed.outcome.tries
 
 
 def test_a_waiting_responder_opens_holes_calls_once_and_fires_where_it_is_heard() -> None:

@@ -66,3 +66,14 @@ def test_a_lane_knows_when_it_was_sent_on_last() -> None:
     rounds.note(((22000, 40000),), 1.0)
     rounds.note(((22000, 40001),), 2.0)
     assert (1.0, 2.0, None) == tuple(rounds.sent_at((22000, port)) for port in (40000, 40001, 40002))
+
+
+def test_a_lane_belongs_to_the_round_that_used_it_first() -> None:
+    """A named port comes in every round: what is only repeated is no other try."""
+    rounds = Rounds(Spread(22000), Spread(40000, 2), 7)
+    for at, lane in enumerate([(22000, 40000), (22000, 40001), (22000, 40000)]):
+        rounds.note((lane,), float(at), number=at)
+    assert 0 == rounds.number
+    for number in (0, 1):
+        rounds.chosen = 22000, 40000 + number
+        assert number == rounds.number

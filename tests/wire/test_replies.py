@@ -25,6 +25,8 @@ def test_the_transcripts_lines_are_written_as_shown() -> None:
             elapsed_ms=151.0,
         )
     )
+    again = replies.punched("k", technique="udp", local="a", remote="b", rtt_ms=None, elapsed_ms=1.0, tries=2)
+    assert b'"elapsed_ms":1.0,"tries":2}\n' in again
     assert b'{"id":"3","status":"ok","ended":true}\n' == replies.ok("3", ended=True)
 
 
