@@ -13,8 +13,9 @@ like its paper's sequence diagram. Every script, of either transport, is the sam
                --ANSWER------->    proven          the peer got our FIRE, and we got its answer
                <------COMMIT--     chosen          the peer got our ANSWER
 
-While a script waits, `again` re-sends its last word at 150 ms, 390 ms, 774 ms, ...: no technique waits for a
-kernel's retransmission. A re-fired segment is harmless: the peer's NAT was primed before we were told to fire.
+While a script waits, `again` re-sends its last word at 150 ms, 390 ms, 774 ms, ... (a SYN at 300 ms, 780 ms, ...): no
+technique waits for a kernel's retransmission. A re-fired segment is harmless: the peer's NAT was primed before we were
+told to fire.
 
 Where the plan says that the initiator must fire (words/notification.py, Opening), its PRIME goes all the way, every
 20 ms or once it is called; the responder's first FIRE opens its own NAT, and it fires again when it hears a PRIME. The
@@ -65,6 +66,9 @@ Waiting = Generator[None, ScriptEvent, ScriptEvent]
 Wanted = Callable[[ScriptEvent], bool]
 
 FIRST_REFIRE_S = 0.150
+FIRST_RESYN_S = 0.300
+"""A SYN that comes after the SYN-ACK is INVALID to the peer's NAT; if that answers strays, its RST may end the
+connection at ours. So it waits longer than most round trips take. Of several techniques another connects meanwhile."""
 REFIRE_GROWTH = 1.6
 INSIST_S = 0.020  # how often an initiator fires at a peer that is not known to be ready ...
 INSIST_SHARE = 0.02  # ... and later, as a share of the time waited so far: what a miss may add to it
@@ -188,15 +192,18 @@ class Pair:
         """This pair is lost for a reason that no waiting mends."""
         self.fail_code, self.fail_cause, self.deadline = code, cause, None
 
-    def until(self, wanted: Wanted, again: Callable[[], None] | None = None, within_s: float | None = None) -> Waiting:
-        """Wait for an event, re-sending with `again` meanwhile.
+    def until(
+        self, wanted: Wanted, again: Callable[[], None] | None = None, within_s: float | None = None,
+        first_s: float = FIRST_REFIRE_S,
+    ) -> Waiting:  # fmt: skip
+        """Wait for an event, re-sending with `again` meanwhile, for the first time after `first_s`.
 
         With `within_s` instead, a DeadlinePassed is returned when the time is over.
         """
         if within_s is not None:
             self.deadline = self.now + within_s
         elif again is not None:
-            self._interval = FIRST_REFIRE_S
+            self._interval = first_s
             self.deadline = self.now + self._interval
         else:
             self.deadline = None

@@ -29,7 +29,7 @@ from acts import (
 )
 
 from punchd.core import techniques
-from punchd.core.pair import FIRST_REFIRE_S, SYN_HOLE_S, UDP_HOLE_S
+from punchd.core.pair import FIRST_REFIRE_S, FIRST_RESYN_S, SYN_HOLE_S, UDP_HOLE_S
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES, tcp_nutss, tcp_simopen, tcp_syni
 from punchd.words.effects import (
@@ -111,7 +111,7 @@ def test_simopen_re_fires_its_syn_until_connected_by_the_peers_answer() -> None:
     attempt = responding("tcp-simopen")
     assert [Connect(0, None)] == those(Connect, attempt.begin())
     assert [] == attempt.step(own_syn(seq=ISN_B), 0.0)
-    assert [Resend(0, b"segment", None)] == attempt.step(DeadlinePassed(), FIRST_REFIRE_S)
+    assert [Resend(0, b"segment", None)] == attempt.step(DeadlinePassed(), FIRST_RESYN_S)
     assert [] == attempt.step(Connected(0), 0.2)
     assert 1 == len(those(HandOver, attempt.step(peer_syn_ack(), 0.2)))
 

@@ -141,6 +141,13 @@ def test_one_lost_packet_costs_no_kernels_retransmission(technique: str) -> None
     assert {S + 1.5 * R} < {round(time, 6) for time in at}
 
 
+def test_no_syn_comes_again_while_its_answer_is_under_way() -> None:
+    """NAT A calls it INVALID by then. linux-reject's RST ends the connection in NAT B's table if its sequence number,
+    0, is within the window that B's COMMIT claims: one of a hundred runs between kernel NATs."""
+    silent, answering = (punch(kind, "linux", SIMOPEN, delay_ms=140.0).packets for kind in ("linux", "linux-reject"))
+    assert silent == answering
+
+
 @pytest.mark.parametrize("technique", [SIMOPEN, UDP, DIRECT])
 @pytest.mark.parametrize("blind", ["a", "b", "ab"])
 def test_no_privilege_still_passes(technique: str, blind: str) -> None:

@@ -13,6 +13,7 @@ Needs no privilege; sees more with the ring. Does not work where NAT A drops inb
 from __future__ import annotations
 
 from punchd.core.pair import (
+    FIRST_RESYN_S,
     SYN_HOLE_S,
     Pair,
     Script,
@@ -110,7 +111,7 @@ def connecting(pair: Pair) -> Script:
         syn = yield from pair.until(own(SYN))
         assert isinstance(syn, SegmentSeen)
         yield from pair.until(lambda _: pair.connected and pair.evidence.peer_syn_ack,
-                              again=lambda: pair.do(Resend, syn.segment))  # fmt: skip
+                              again=lambda: pair.do(Resend, syn.segment), first_s=FIRST_RESYN_S)  # fmt: skip
 
 
 def insisting(pair: Pair, answer: SegmentSeen) -> Script:
