@@ -23,6 +23,8 @@ follows as a bare ACK, and the rest is as above:
       |---SYN-ACK--------|--------------->|------------->|
       |<-----------------|----------------|<----FIRE-----|
 
+Where the initiator fires, the SYN-ACK hits it. A FIRE that comes without one has it sent again.
+
 A burst leaves every PACE_S, and none where the budget refuses; between rounds there is a pause that grows.
 """
 
@@ -66,7 +68,7 @@ def initiator(pair: Pair, every_s: float) -> Script:
         rounds = _holes(pair, every_s) if opening is Opening.PRIMED else _rounds()
         event = yield from _contact(pair, Signal.PRIME, rounds, hits, pair.say_primed)
     _adopt(pair, event)
-    if isinstance(event, SegmentSeen):
+    if isinstance(event, SegmentSeen) and not _acknowledges(event):
         yield from _until_fired(pair)
     _establish(pair)
     pair.tell(Signal.ANSWER)
@@ -82,6 +84,7 @@ def responder(pair: Pair, every_s: float) -> Script:
         pair.calls |= pair.offer.opening is not Opening.PRIMED and not pair.primed
         pair.primed = True
 
+    pair.sprays = not pair.waits
     rounds = _holes(pair, every_s) if pair.waits else _rounds(ROUNDS)
     event = yield from _contact(pair, Signal.FIRE, rounds, lambda event: _fires_back(pair, event), ready)
     _adopt(pair, event)
@@ -117,6 +120,7 @@ def _contact(pair: Pair, word: Signal, rounds: Iterator[Round], wanted: Wanted, 
         event = yield from pair.until(wanted, within_s=pause_s)
         if not isinstance(event, DeadlinePassed):
             return event
+    pair.sprays = False
     return (yield from pair.until(wanted))
 
 
@@ -147,9 +151,18 @@ def _fires_back(pair: Pair, event: ScriptEvent) -> bool:
 
 
 def _hits(pair: Pair) -> Wanted:
-    """The responder's FIRE, or the SYN that stands for it."""
+    """The responder's FIRE, or the segment of the handshake that stands for it."""
     fire = signal(Signal.FIRE)
-    return lambda event: fire(event) or (_is_first(pair, event) and not _acknowledges(event))
+    if not _handshakes(pair) or pair.offer.opening is Opening.PRIMED:
+        return lambda event: fire(event) or (_is_first(pair, event) and not _acknowledges(event))
+
+    def hit(event: ScriptEvent) -> bool:
+        # without the SYN-ACK, our NAT and our host would call the ANSWER invalid: have it sent again
+        if fire(event):
+            _send(pair, Signal.PRIME, (_lane(event),), flags=SYN)
+        return _is_first(pair, event)
+
+    return hit
 
 
 def _is_first(pair: Pair, event: ScriptEvent) -> bool:

@@ -102,7 +102,7 @@ class Pair:
         "_again", "_interval", "after_s", "aim_port", "answered", "calls", "closed", "committed", "connected",
         "deadline", "early", "evidence", "fail_cause", "fail_code", "fired_at", "given", "handshake", "index",
         "lanes", "moved", "now", "numbered", "offer", "outbox", "own_port", "own_syn", "primed", "proven", "rcv_nxt",
-        "reach_at", "script", "snd_nxt", "syn", "terms",
+        "reach_at", "script", "snd_nxt", "sprays", "syn", "terms",
     )  # fmt: skip
 
     def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
@@ -124,7 +124,7 @@ class Pair:
         self.rcv_nxt: int | None = None
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
-        self.calls = self.numbered = False
+        self.calls = self.numbered = self.sprays = False
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None

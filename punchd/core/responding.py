@@ -79,12 +79,21 @@ class Responding(Attempt):
 
     def _own_deadline(self) -> float:
         own = super()._own_deadline()
-        return min(own, self._next_at) if self._offers else own
+        return min(own, self._next_at) if self._offers and not self._holds_back else own
 
     def _on_time(self) -> None:
-        if self._offers and self._next_at <= self.now < self.expires:
+        if self._offers and self._next_at <= self.now < self.expires and not self._holds_back:
             self._fire_next()
         super()._on_time()
+
+    @property
+    def _holds_back(self) -> bool:
+        """The next offer would have the initiator fire at us from ports that nobody can foresee. Most of that are
+        strays at our NAT, which may block their sender: not before our own rounds have all failed."""
+        fan = self._offers[0][1].fan
+        blind = fan is not None and fan.targets.count > 1 and not fan.targets.first
+        called = self._offers[0][1].opening in (Opening.REFIRED, Opening.CALLED)
+        return blind and called and any(pair.sprays and pair.fail_code is None for pair in self.pairs)
 
     def _fire_next(self) -> None:
         if self._serial:

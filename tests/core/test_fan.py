@@ -166,6 +166,25 @@ def test_a_round_with_fresh_ports_is_another_try() -> None:
     assert 2 == handed.outcome.tries
 
 
+def test_a_random_initiator_is_called_when_all_rounds_have_failed() -> None:
+    """Its packets are strays at our NAT, most of them. A budget that many fans share may make a round take seconds."""
+    offers = tuple(
+        Offer("tcp-birthday", 0, port, opening=opening, fan=Fan(Spread(0, 1024), Spread(port)))
+        for port, opening in ((23000, Opening.PRIMED), (23001, Opening.CALLED))
+    )
+    attempt = Responding(
+        terms=Terms(False, NONCE), local="10.0.2.2", runnable=frozenset({"tcp-birthday"}),
+        notification=Notification(NONCE, A, B, "tcp", offers), ports=Ports(random.Random(2)), timeout_s=10.0, now=0.0,
+    )  # fmt: skip
+    rounds, called = attempt.begin(), []
+    while not those(OpenFan, called) and attempt.deadline is not None:
+        rounds += called
+        called = attempt.step(DeadlinePassed(), attempt.deadline)
+    assert {0} == {spray.pair for spray in those(Spray, rounds)}
+    assert ROUNDS * 1024 == sum(len(spray.lanes) for spray in those(Spray, rounds))
+    assert [1] == [opened.pair for opened in those(OpenFan, called)]
+
+
 def test_a_waiting_responder_opens_holes_calls_once_and_fires_where_it_is_heard() -> None:
     """For a NAT at the initiator that punishes strays: nothing of ours arrives there unasked."""
     attempt = responding(opening=Opening.CALLED)
@@ -203,6 +222,19 @@ def test_in_a_handshake_each_segment_has_the_numbers_that_tracking_wants() -> No
     assert (ACK, ((23000, 40003),)) == (fire.flags, fire.lanes)
     effects = a.step(sees(pair_a, (22103, 23000), Signal.FIRE), 0.2)
     assert [Materialise] == [type(effect) for effect in effects if isinstance(effect, Materialise)]
+
+
+def test_a_lost_syn_ack_is_fetched_before_the_answer() -> None:
+    """Seen between kernel NATs: the FIRE behind it came, and each ANSWER died at A's own tracking."""
+    attempt = initiating(opening=Opening.CALLED, lanes=replace(LANES, handshake=True))
+    begun(attempt)
+    attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0),))), 0.5)
+    pair, lane = attempt.pairs[0], (22107, 23000)
+    (syn,) = those(Spray, attempt.step(sees(pair, lane, Signal.FIRE), 1.0))
+    assert ((lane,), SYN, None) == (syn.lanes, syn.flags, syn.ttl)
+    effects = attempt.step(sees(pair, lane, flags=SYN_ACK), 1.2)
+    assert [Adopt, Materialise, Tell] == [type(effect) for effect in work(effects)]
+    assert [Signal.ANSWER] == [tell.signal for tell in those(Tell, effects)]
 
 
 def test_datagrams_need_no_numbers() -> None:
