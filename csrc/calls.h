@@ -269,7 +269,8 @@ int punchd_ring_fd(const struct punchd_ring *ring);
 /**
  * punchd_ring_drain() - Take waiting frames, tell those of known flows
  * @ring:	each slot is given back at once
- * @flows:	whose frames to tell; time-exceeded is noted there, not told
+ * @flows:	whose frames to tell; time-exceeded is noted there, not told,
+ *		and an own SYN or SYN-ACK is told once
  * @out, @out_len: the caller's records
  *
  * At most one turn of the ring, so that a flood of foreign frames holds nobody.

@@ -8,10 +8,11 @@
  * SipHash-2-4 with a seed per table: which slots collide cannot be known from
  * outside, though a peer chooses its address and port.
  *
- * A slot also keeps which time-exceeded came first: it is evidence for when
- * an attempt fails, and wakes nobody before.
+ * A slot also keeps which time-exceeded came first, evidence for when an
+ * attempt fails, and which own SYN was told last, for repeating it is no news.
  */
 #define _DEFAULT_SOURCE
+#include "frame.h"
 #include "sieve.h"
 
 #include <netinet/in.h>
@@ -28,6 +29,9 @@ struct slot {
 	struct punchd_flow flow;
 	uint64_t token;         /* 0: empty */
 	struct punchd_note note;
+	uint32_t own_seq;       /* of the own SYN or SYN-ACK told last */
+	uint32_t own_ack;
+	uint8_t own_flags;      /* 0: none yet */
 };
 
 struct punchd_flows {
@@ -174,12 +178,13 @@ int punchd_flows_put(struct punchd_flows *flows,
 		if (flows->count == flows->capacity)
 			return PUNCHD_NO_ROOM;
 		flows->count++;
-		flows->slots[at].flow = key;
 		if (flows->sieve)
 			punchd_sieve_add(flows->sieve, &key);
 	}
-	if (flows->slots[at].token != token)
-		memset(&flows->slots[at].note, 0, sizeof(struct punchd_note));
+	if (flows->slots[at].token != token) {
+		memset(&flows->slots[at], 0, sizeof(*flows->slots));
+		flows->slots[at].flow = key;
+	}
 	flows->slots[at].token = token;
 	return PUNCHD_OK;
 }
@@ -260,6 +265,27 @@ int punchd_flows_note(struct punchd_flows *flows,
 		slot->note.family = quote->family;
 	}
 	return 1;
+}
+
+int punchd_flows_repeats(struct punchd_flows *flows,
+			 const struct punchd_flow *flow,
+			 const struct punchd_segment *own)
+{
+	struct punchd_flow key;
+	struct slot *slot;
+	int same;
+
+	if (normalise(flow, &key) < 0)
+		return 0;
+	slot = &flows->slots[find(flows, &key)];
+	if (!slot->token)
+		return 0;
+	same = slot->own_flags == own->flags && slot->own_seq == own->seq &&
+	       slot->own_ack == own->ack;
+	slot->own_flags = own->flags;
+	slot->own_seq = own->seq;
+	slot->own_ack = own->ack;
+	return same;
 }
 
 int punchd_flows_take_note(struct punchd_flows *flows,

@@ -22,7 +22,7 @@ struct packet {
 
 /* A NAT of the peer's that changes ports shows as one from another port. */
 static uint64_t token_of_segment(const struct punchd_segment *seg, int outgoing,
-				 const struct punchd_flows *flows,
+				 struct punchd_flows *flows,
 				 uint16_t *other_port)
 {
 	uint64_t token;
@@ -37,6 +37,9 @@ static uint64_t token_of_segment(const struct punchd_segment *seg, int outgoing,
 	flow.local_port = outgoing ? seg->src_port : seg->dst_port;
 	flow.remote_port = outgoing ? seg->dst_port : seg->src_port;
 	token = punchd_flows_get(flows, &flow);
+	if (outgoing && seg->flags & PUNCHD_SYN &&
+	    punchd_flows_repeats(flows, &flow, seg))
+		return 0;
 	if (token || outgoing || seg->src_port == 0)
 		return token;
 	flow.any_port = 1;

@@ -129,7 +129,8 @@ class Driver:
         if run.journal is not None:
             run.journal.step(None, run.attempt.now, run.attempt.state.name, effects)
         self._perform(run, effects)
-        run.inbox.append(seen.Settled())
+        if run.attempt.terms.initiating:  # whoever responds has nothing to say first
+            run.inbox.append(seen.Settled())
         self._work_off(run)
 
     def _work_off(self, run: Run) -> None:
@@ -141,6 +142,9 @@ class Driver:
 
     def _step(self, run: Run, event: seen.Event) -> None:
         now = self._clock()
+        if isinstance(event, seen.DeadlinePassed):  # told too early, it would be told again until it is not
+            deadline = run.attempt.deadline
+            now = deadline if deadline is not None and now < deadline <= now + EARLY_S else now
         effects = run.attempt.step(event, now)
         if run.journal is not None:
             run.journal.step(event, now, run.attempt.state.name, effects)
@@ -185,15 +189,19 @@ class Driver:
 
     def _on_alarm(self, run: Run) -> None:
         run.alarm = None
-        self._drain_ring()  # what has happened comes before what has not
-        deadline = run.attempt.deadline
-        if deadline is not None and deadline <= self._clock() + EARLY_S:
+        if self._is_due(run):
+            self._drain_ring()  # what has happened comes before what has not
+        if self._is_due(run):
             for held in run.held.values():  # made without a handshake: watched once COMMIT is late, for few need it
                 if held.stream and held.sock is not None and not held.watched:
                     self._watch_stream(run, held)
             self.feed(run, seen.DeadlinePassed())
         else:
             self._arm(run)
+
+    def _is_due(self, run: Run) -> bool:
+        deadline = run.attempt.deadline
+        return deadline is not None and deadline <= self._clock() + EARLY_S
 
     def _end(self, run: Run) -> None:
         if run not in self.runs:

@@ -85,6 +85,14 @@ def test_outgoing_syns_and_low_ttl_segments_are_seen(bench: Bench) -> None:
     assert [(SYN, 64), (ACK, TTL)] == segments(bench.seen(), outgoing=True)
 
 
+def test_an_own_syn_is_told_once_however_often_it_leaves(bench: Bench) -> None:
+    """The kernel repeats it each second, and punchd sends its own copies: a step each, for nothing."""
+    kinds = [(SYN, 7), (SYN, 7), (SYN, 8), (SYN | ACK, 8), (SYN | ACK, 8), (SYN, 8)]
+    bench.a.send([bench.out(flags=flags, seq=seq) for flags, seq in kinds])
+    told = [(s.flags, s.seq) for s in bench.seen() if isinstance(s, Seen) and s.outgoing]
+    assert [(SYN, 7), (SYN, 8), (SYN | ACK, 8), (SYN, 8)] == told
+
+
 def test_our_own_primers_are_not_seen(bench: Bench) -> None:
     """Who sent it knows of it; to be woken for it would cost each attempt a step."""
     bench.a.send([bench.out(flags=ACK, ttl=TTL, window=native.WINDOW_PRIME), bench.out(flags=SYN)])
