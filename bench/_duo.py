@@ -19,6 +19,9 @@ from typing import Any
 from punchd.lab.pair import DAEMON, Pair
 from punchd.lab.topology import Lab
 
+BUDGET = ("--target-budget", "1000000/1000000")
+"""All punches go to one address; the default, 2000 packets a second, is there to stop just that."""
+
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -68,7 +71,7 @@ class Duo:
         daemon: Sequence[str] = DAEMON,
     ) -> None:
         self.lab = Lab(kind_a, kind_b, delay_ms=delay_ms, echo=None)
-        self.pair = Pair(self.lab, daemon=[*daemon, *options])
+        self.pair = Pair(self.lab, daemon=[*daemon, *BUDGET, *options])
         self._ports = iter(range(7000, 8000))
         self._stack = ExitStack()
 

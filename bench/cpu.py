@@ -3,7 +3,7 @@ Clients and side channel are counted apart; what other programs of the machine u
 
 from __future__ import annotations
 
-from bench._duo import Duo, shorten_time_wait
+from bench._duo import BUDGET, Duo, shorten_time_wait
 from bench._frame import Figure, Progress, Report, at_most, number
 
 TECHNIQUES = {"tcp-midstream": at_most(0.35), "tcp-simopen": None, "udp": None}
@@ -38,4 +38,4 @@ def run(*, quick: bool, progress: Progress) -> Report:
         Figure.of(f"{technique}: {part}", values, "ms", TECHNIQUES[technique] if part == "daemons and kernel" else None)
         for (technique, part), values in sorted(costs.items(), key=lambda item: list(TECHNIQUES).index(item[0][0]))
     ]
-    return Report(figures, conditions={"rounds": rounds, "count": count, "concurrency": CONCURRENCY})
+    return Report(figures, conditions={"rounds": rounds, "count": count, "concurrency": CONCURRENCY, "daemons": BUDGET})

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from bench._baseline import Baseline
-from bench._duo import Duo, shorten_time_wait
+from bench._duo import BUDGET, Duo, shorten_time_wait
 from bench._frame import Figure, Plot, Progress, Report, at_least, interleaved, number, ratios
 
 # The share of the baseline's rate that each technique is to reach, through which NATs.
@@ -54,7 +54,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
                 figures.append(Figure.of(f"uvloop of C, {label} {where}", of_c, "x", at_least(BASELINE_OF_C)))
                 for technique, share in targets.items():
                     of_plain = ratios(found[technique], found[plain])
-                    figures.append(Figure.of(f"{technique} {where}", found[technique], "1/s"))
+                    figures.append(Figure.of(f"{technique} {where}", found[technique], "1/s", note=" ".join(BUDGET)))
                     figures.append(Figure.of(f"{technique} of uvloop {where}", of_plain, "x", at_least(share)))
     for technique, codes in tally.items():
         wrong = {code: times for code, times in codes.items() if code != technique}
@@ -67,7 +67,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
             y="connections a second", lines=rates, log_x=True,
         )
     ]  # fmt: skip
-    return Report(figures, plots, {"rounds": rounds, "count": count})
+    return Report(figures, plots, {"rounds": rounds, "count": count, "daemons": BUDGET})
 
 
 def _punch(duo: Duo, technique: str, count: int, concurrency: int, tally: dict[str, Counter[str]]) -> float:

@@ -151,6 +151,41 @@ int punchd_flows_drop(struct punchd_flows *flows,
 		      const struct punchd_flow *flow);
 
 /**
+ * punchd_flows_watch() - Add a flow and, of TCP, its like with any port
+ * @flows, @flow, @token: as for punchd_flows_put(); any_port is not looked at
+ * Return: as punchd_flows_put(), nothing added unless PUNCHD_OK
+ */
+int punchd_flows_watch(struct punchd_flows *flows,
+		       const struct punchd_flow *flow, uint64_t token);
+
+/**
+ * punchd_flows_unwatch() - Forget what punchd_flows_watch() has added
+ * @flows, @flow: as there
+ * @token:	the flow with any port goes only if it still has this one
+ */
+void punchd_flows_unwatch(struct punchd_flows *flows,
+			  const struct punchd_flow *flow, uint64_t token);
+
+/**
+ * punchd_flows_note() - Keep who let a packet of a flow die
+ * @flows:	the table
+ * @quote:	an ICMP error; the first of a flow stays until it is taken
+ * Return: 1 if the flow is known, else 0
+ */
+int punchd_flows_note(struct punchd_flows *flows,
+		      const struct punchd_quote *quote);
+
+/**
+ * punchd_flows_take_note() - Ask for that, and forget it
+ * @flows, @flow: the table, and which one
+ * @note:	filled when well
+ * Return: PUNCHD_OK, or PUNCHD_ABSENT: none since the last time, or no flow
+ */
+int punchd_flows_take_note(struct punchd_flows *flows,
+			   const struct punchd_flow *flow,
+			   struct punchd_note *note);
+
+/**
  * punchd_flows_put_shots() - Add a flow per shot of a spray
  * @flows:	the table
  * @flow:	as for punchd_flows_put(); its ports are not looked at
@@ -234,14 +269,14 @@ int punchd_ring_fd(const struct punchd_ring *ring);
 /**
  * punchd_ring_drain() - Take waiting frames, tell those of known flows
  * @ring:	each slot is given back at once
- * @flows:	whose frames to tell
+ * @flows:	whose frames to tell; time-exceeded is noted there, not told,
+ *		and an own SYN or SYN-ACK is told once
  * @out, @out_len: the caller's records
  *
  * At most one turn of the ring, so that a flood of foreign frames holds nobody.
  * Return: records filled; as many as @out_len means that more may wait
  */
-int punchd_ring_drain(struct punchd_ring *ring,
-		      const struct punchd_flows *flows,
+int punchd_ring_drain(struct punchd_ring *ring, struct punchd_flows *flows,
 		      struct punchd_record *out, size_t out_len);
 
 /**

@@ -163,8 +163,7 @@ int punchd_ring_fd(const struct punchd_ring *ring)
 	return ring->fd;
 }
 
-int punchd_ring_drain(struct punchd_ring *ring,
-		      const struct punchd_flows *flows,
+int punchd_ring_drain(struct punchd_ring *ring, struct punchd_flows *flows,
 		      struct punchd_record *out, size_t out_len)
 {
 	size_t taken = 0;

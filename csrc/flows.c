@@ -7,8 +7,12 @@
  * lookup costs the same after a million attempts as after one. The hash is
  * SipHash-2-4 with a seed per table: which slots collide cannot be known from
  * outside, though a peer chooses its address and port.
+ *
+ * A slot also keeps which time-exceeded came first, evidence for when an
+ * attempt fails, and which own SYN was told last, for repeating it is no news.
  */
 #define _DEFAULT_SOURCE
+#include "frame.h"
 #include "sieve.h"
 
 #include <netinet/in.h>
@@ -24,6 +28,10 @@ _Static_assert(sizeof(struct punchd_flow) == 40, "hashed as five whole words");
 struct slot {
 	struct punchd_flow flow;
 	uint64_t token;         /* 0: empty */
+	struct punchd_note note;
+	uint32_t own_seq;       /* of the own SYN or SYN-ACK told last */
+	uint32_t own_ack;
+	uint8_t own_flags;      /* 0: none yet */
 };
 
 struct punchd_flows {
@@ -170,9 +178,12 @@ int punchd_flows_put(struct punchd_flows *flows,
 		if (flows->count == flows->capacity)
 			return PUNCHD_NO_ROOM;
 		flows->count++;
-		flows->slots[at].flow = key;
 		if (flows->sieve)
 			punchd_sieve_add(flows->sieve, &key);
+	}
+	if (flows->slots[at].token != token) {
+		memset(&flows->slots[at], 0, sizeof(*flows->slots));
+		flows->slots[at].flow = key;
 	}
 	flows->slots[at].token = token;
 	return PUNCHD_OK;
@@ -202,6 +213,95 @@ int punchd_flows_drop(struct punchd_flows *flows,
 	}
 	memset(&flows->slots[gap], 0, sizeof(flows->slots[gap]));
 	flows->count--;
+	return PUNCHD_OK;
+}
+
+int punchd_flows_watch(struct punchd_flows *flows,
+		       const struct punchd_flow *flow, uint64_t token)
+{
+	struct punchd_flow one = *flow;
+	int status;
+
+	one.any_port = 0;
+	status = punchd_flows_put(flows, &one, token);
+	if (status < 0 || one.protocol != IPPROTO_TCP)
+		return status;
+	one.any_port = 1;
+	status = punchd_flows_put(flows, &one, token);
+	one.any_port = 0;
+	if (status < 0)
+		punchd_flows_drop(flows, &one);
+	return status;
+}
+
+void punchd_flows_unwatch(struct punchd_flows *flows,
+			  const struct punchd_flow *flow, uint64_t token)
+{
+	struct punchd_flow one = *flow;
+
+	one.any_port = 0;
+	punchd_flows_drop(flows, &one);
+	one.any_port = 1;
+	if (punchd_flows_get(flows, &one) == token)
+		punchd_flows_drop(flows, &one);
+}
+
+int punchd_flows_note(struct punchd_flows *flows,
+		      const struct punchd_quote *quote)
+{
+	struct punchd_flow key;
+	struct slot *slot;
+
+	if (normalise(&quote->flow, &key) < 0)
+		return 0;
+	slot = &flows->slots[find(flows, &key)];
+	if (!slot->token)
+		return 0;
+	if (!slot->note.type) {
+		memcpy(slot->note.sender, quote->sender,
+		       sizeof(slot->note.sender));
+		slot->note.type = quote->type;
+		slot->note.code = quote->code;
+		slot->note.family = quote->family;
+	}
+	return 1;
+}
+
+int punchd_flows_repeats(struct punchd_flows *flows,
+			 const struct punchd_flow *flow,
+			 const struct punchd_segment *own)
+{
+	struct punchd_flow key;
+	struct slot *slot;
+	int same;
+
+	if (normalise(flow, &key) < 0)
+		return 0;
+	slot = &flows->slots[find(flows, &key)];
+	if (!slot->token)
+		return 0;
+	same = slot->own_flags == own->flags && slot->own_seq == own->seq &&
+	       slot->own_ack == own->ack;
+	slot->own_flags = own->flags;
+	slot->own_seq = own->seq;
+	slot->own_ack = own->ack;
+	return same;
+}
+
+int punchd_flows_take_note(struct punchd_flows *flows,
+			   const struct punchd_flow *flow,
+			   struct punchd_note *note)
+{
+	struct punchd_flow key;
+	struct slot *slot;
+
+	if (normalise(flow, &key) < 0)
+		return PUNCHD_ABSENT;
+	slot = &flows->slots[find(flows, &key)];
+	if (!slot->note.type)
+		return PUNCHD_ABSENT;
+	*note = slot->note;
+	memset(&slot->note, 0, sizeof(slot->note));
 	return PUNCHD_OK;
 }
 

@@ -11,6 +11,8 @@
 _Static_assert(sizeof(struct tpacket2_hdr) % TPACKET_ALIGNMENT == 0,
 	       "the link address follows the header at once");
 
+#define ICMP_EXCEEDED 11        /* RFC 792 */
+
 /* A captured packet, inside the slot. */
 struct packet {
 	const uint8_t *bytes;
@@ -20,7 +22,7 @@ struct packet {
 
 /* A NAT of the peer's that changes ports shows as one from another port. */
 static uint64_t token_of_segment(const struct punchd_segment *seg, int outgoing,
-				 const struct punchd_flows *flows,
+				 struct punchd_flows *flows,
 				 uint16_t *other_port)
 {
 	uint64_t token;
@@ -35,6 +37,9 @@ static uint64_t token_of_segment(const struct punchd_segment *seg, int outgoing,
 	flow.local_port = outgoing ? seg->src_port : seg->dst_port;
 	flow.remote_port = outgoing ? seg->dst_port : seg->src_port;
 	token = punchd_flows_get(flows, &flow);
+	if (outgoing && seg->flags & PUNCHD_SYN &&
+	    punchd_flows_repeats(flows, &flow, seg))
+		return 0;
 	if (token || outgoing || seg->src_port == 0)
 		return token;
 	flow.any_port = 1;
@@ -43,8 +48,7 @@ static uint64_t token_of_segment(const struct punchd_segment *seg, int outgoing,
 }
 
 /* The parsers refuse each other's protocol, so the order does not matter. */
-static int packet_read(const struct packet *packet,
-		       const struct punchd_flows *flows,
+static int packet_read(const struct packet *packet, struct punchd_flows *flows,
 		       struct punchd_record *out)
 {
 	int len = punchd_segment_parse(packet->bytes, packet->len,
@@ -59,6 +63,10 @@ static int packet_read(const struct packet *packet,
 	}
 	if (punchd_quote_parse(packet->bytes, packet->len, &out->quote) < 0)
 		return 0;
+	if (out->quote.type == ICMP_EXCEEDED) {
+		punchd_flows_note(flows, &out->quote);
+		return 0;
+	}
 	out->kind = PUNCHD_RECORD_ICMP;
 	out->bytes_len = (uint16_t)(packet->len < PUNCHD_SEGMENT_MAX ?
 				    packet->len : PUNCHD_SEGMENT_MAX);
@@ -67,7 +75,7 @@ static int packet_read(const struct packet *packet,
 }
 
 int punchd_frame_read(const uint8_t *slot, size_t slot_len,
-		      const struct punchd_flows *flows,
+		      struct punchd_flows *flows,
 		      struct punchd_record *out)
 {
 	const size_t link_at = sizeof(struct tpacket2_hdr);

@@ -98,6 +98,15 @@ struct punchd_quote {
 	uint8_t ttl;                    /* of the error itself */
 };
 
+/* That a packet of a flow died on its way; kept until somebody asks. */
+struct punchd_note {
+	uint8_t sender[16];
+	uint8_t type;                   /* of the ICMP error; 0: none came */
+	uint8_t code;
+	uint8_t family;
+	uint8_t reserved[5];
+};
+
 /* What the ring tells Python of one frame of a known flow. */
 struct punchd_record {
 	uint64_t token;                 /* as given to punchd_flows_put */

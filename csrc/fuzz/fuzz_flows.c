@@ -54,6 +54,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		uint64_t *known = &model[number];
 		int status;
 
+		/* whatever was noted is that of this very stay in the table */
+		if (data[i] & 2) {
+			struct punchd_quote quote = {
+				.flow = flow, .type = 11, .code = number,
+			};
+			struct punchd_note note;
+
+			HOLDS(punchd_flows_note(flows, &quote) == !!*known);
+			status = punchd_flows_take_note(flows, &flow, &note);
+			HOLDS((status == PUNCHD_OK) == (*known != 0));
+			HOLDS(!*known || note.code == number);
+			HOLDS(punchd_flows_take_note(flows, &flow, &note) ==
+			      PUNCHD_ABSENT);
+		}
 		if (data[i] & 1) {
 			status = punchd_flows_put(flows, &flow, i + 1);
 			HOLDS((status == PUNCHD_NO_ROOM) ==

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* Invariant: whatever a slot of the ring holds, frame_read stays inside it and
  * fills a record only for the one flow that is known, or for its like from
- * another port and with that port, else leaves it alone.
+ * another port and with that port, else leaves it alone. What it notes is a
+ * time-exceeded, and not told as well.
  * The slot is the input, of its exact size, so that ASan sees each step beyond.
  */
 #include "fuzz.h"
@@ -20,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct punchd_flow any = flow;
 	struct punchd_flows *flows = punchd_flows_new(2);
 	struct punchd_record record, untouched;
+	struct punchd_note note;
 
 	HOLDS(flows != NULL);
 	any.any_port = 1;
@@ -41,8 +43,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		      record.kind == PUNCHD_RECORD_ICMP);
 		HOLDS(record.outgoing <= 1);
 		HOLDS(record.bytes_len <= PUNCHD_SEGMENT_MAX);
+		HOLDS(punchd_flows_take_note(flows, &flow, &note) ==
+		      PUNCHD_ABSENT);
 	} else {
 		HOLDS(memcmp(&record, &untouched, sizeof(record)) == 0);
+		if (punchd_flows_take_note(flows, &flow, &note) == PUNCHD_OK)
+			HOLDS(note.type == 11 && note.family == 4);
 	}
 	punchd_flows_free(flows);
 	return 0;

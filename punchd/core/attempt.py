@@ -108,7 +108,7 @@ class Attempt:
         return earliest
 
     def begin(self) -> list[Effect]:
-        """The first effects; a Settled event is due when they are performed."""
+        """The first effects; an initiator is due a Settled event when they are performed."""
         return self._take()
 
     def step(self, event: Event, now: float) -> list[Effect]:

@@ -24,6 +24,7 @@ from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
 from punchd.daemon.run import Caller, Journal, Run, effect_failed
+from punchd.daemon.tuples import Tuples
 from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
@@ -57,8 +58,7 @@ class Driver:
         self._clockwork = Clockwork(loop, clock)
         self._fans = Fans(loop, host, budget, clock=clock)
         self._tokens: dict[int, tuple[Run, Held]] = {}
-        self._tuples: set[tuple[int, str, int, bool]] = set()
-        self._ports: dict[int, int] = {}
+        self._tuples = Tuples(host, kept)
         self._next_token = 1
         self.runs: set[Run] = set()
         self._table: dict[type[Any], Callable[[Run, Any], None]] = {
@@ -129,16 +129,33 @@ class Driver:
         if run.journal is not None:
             run.journal.step(None, run.attempt.now, run.attempt.state.name, effects)
         self._perform(run, effects)
-        run.inbox.append(seen.Settled())
+        if run.attempt.terms.initiating:  # whoever responds has nothing to say first
+            run.inbox.append(seen.Settled())
         self._work_off(run)
 
     def _work_off(self, run: Run) -> None:
         while run.inbox and not run.attempt.done:
-            event, now = run.inbox.popleft(), self._clock()
-            effects = run.attempt.step(event, now)
-            if run.journal is not None:
-                run.journal.step(event, now, run.attempt.state.name, effects)
-            self._perform(run, effects)
+            event = run.inbox.popleft()
+            if isinstance(event, _MAY_END):
+                self._tell_notes(run)
+            self._step(run, event)
+
+    def _step(self, run: Run, event: seen.Event) -> None:
+        now = self._clock()
+        if isinstance(event, seen.DeadlinePassed):  # told too early, it would be told again until it is not
+            deadline = run.attempt.deadline
+            now = deadline if deadline is not None and now < deadline <= now + EARLY_S else now
+        effects = run.attempt.step(event, now)
+        if run.journal is not None:
+            run.journal.step(event, now, run.attempt.state.name, effects)
+        self._perform(run, effects)
+
+    def _tell_notes(self, run: Run) -> None:
+        """Who let our packets die: evidence that nobody needs before it may come to a verdict."""
+        for held in list(run.held.values()):
+            noted = self._tuples.noted(held)
+            if noted is not None:
+                self._step(run, noted)
 
     def _perform(self, run: Run, effects: list[do.Effect]) -> None:
         failed: set[int] = set()
@@ -172,15 +189,19 @@ class Driver:
 
     def _on_alarm(self, run: Run) -> None:
         run.alarm = None
-        self._drain_ring()  # what has happened comes before what has not
-        deadline = run.attempt.deadline
-        if deadline is not None and deadline <= self._clock() + EARLY_S:
+        if self._is_due(run):
+            self._drain_ring()  # what has happened comes before what has not
+        if self._is_due(run):
             for held in run.held.values():  # made without a handshake: watched once COMMIT is late, for few need it
                 if held.stream and held.sock is not None and not held.watched:
                     self._watch_stream(run, held)
             self.feed(run, seen.DeadlinePassed())
         else:
             self._arm(run)
+
+    def _is_due(self, run: Run) -> bool:
+        deadline = run.attempt.deadline
+        return deadline is not None and deadline <= self._clock() + EARLY_S
 
     def _end(self, run: Run) -> None:
         if run not in self.runs:
@@ -218,30 +239,20 @@ class Driver:
 
     def _open_pair(self, run: Run, effect: do.OpenPair) -> None:
         stream = effect.technique != "udp"
-        self._refuse_port(run, effect, stream=stream)
+        self._tuples.check(run.attempt.local, effect, stream=stream)
         if len(self._tokens) >= PAIRS_MAX:
             raise OSError(errno.ENFILE, f"{PAIRS_MAX} pairs are open already")
-        key = (effect.local_port, effect.remote_address, effect.remote_port, stream)
-        if key in self._tuples:
-            raise OSError(errno.EEXIST, "another attempt works on this 4-tuple")
         held = Held(
             effect.pair, self._next_token, run.attempt.local, effect.local_port, effect.remote_address,
             effect.remote_port, stream=stream,
         )  # fmt: skip
-        self._watch_tuple(held)
+        self._tuples.take(held)
         self._enter(run, held)
 
     def _enter(self, run: Run, held: Held) -> None:
         self._next_token += 1
         self._tokens[held.token] = (run, held)
         run.held[held.pair] = held
-
-    def _watch_tuple(self, held: Held) -> None:
-        self._host.flows.put(*held.flow_local, **held.flow_rest, token=held.token)
-        if held.stream:  # of several pairs on one port the last is told of strays: they are for the verdict alone
-            self._host.flows.put(*held.flow_local, **held.flow_any_port, token=held.token)
-        self._tuples.add((held.local[1], *held.remote, held.stream))
-        self._ports[held.local[1]] = self._ports.get(held.local[1], 0) + 1
 
     def _open_fan(self, run: Run, effect: do.OpenFan) -> None:
         if len(self._tokens) >= PAIRS_MAX:
@@ -255,7 +266,7 @@ class Driver:
     def _adopt(self, run: Run, effect: do.Adopt) -> None:
         held = run.held[effect.pair]
         self._fans.adopt(held, effect)
-        self._watch_tuple(held)
+        self._tuples.take(held)
         if held.sock is not None:
             self._loop.add_reader(held.sock, self._on_datagram, run, held)
             held.watched = True
@@ -283,7 +294,8 @@ class Driver:
 
     def _materialise(self, run: Run, effect: do.Materialise) -> None:
         held = run.held[effect.pair]
-        held.sock = sockets.materialised(held.local, held.remote, snd_nxt=effect.snd_nxt, rcv_nxt=effect.rcv_nxt)
+        assert held.flow is not None
+        held.sock = sockets.materialised(held.flow, snd_nxt=effect.snd_nxt, rcv_nxt=effect.rcv_nxt)
 
     def _ask_kernel(self, run: Run, effect: do.AskKernel) -> None:
         held = run.held.get(effect.pair)
@@ -440,7 +452,7 @@ class Driver:
         assert held.sock is not None
         self._unwatch(held)
         sockets.restore(held.sock, held.tag)
-        sock, held.sock, held.given = held.sock, None, True
+        sock, held.sock, held.given_at = held.sock, None, self._clock()
         return sock.detach()
 
     def _unwatch(self, held: Held) -> None:
@@ -466,35 +478,14 @@ class Driver:
         if held.fan is not None:
             self._fans.close(held)
             return
-        if held.given:  # a primer's time-exceeded that comes late must not become the application's SO_ERROR
-            self._clockwork.set(self._clock() + GUARD_S, partial(self._forget, held))
+        guarded_until = None if held.given_at is None else held.given_at + GUARD_S
+        if guarded_until is not None and guarded_until > self._clock():
+            # a primer's time-exceeded that comes late must not become the application's SO_ERROR
+            self._clockwork.set(guarded_until, partial(self._tuples.forget, held))
         else:
-            self._forget(held)
-        left = self._ports.get(held.local[1], 1) - 1
-        if left:
-            self._ports[held.local[1]] = left
-        else:
-            self._ports.pop(held.local[1], None)
-
-    def _forget(self, held: Held) -> None:
-        self._host.flows.drop(*held.flow_local, **held.flow_rest)
-        if held.stream and self._host.flows.get(*held.flow_local, **held.flow_any_port) == held.token:
-            self._host.flows.drop(*held.flow_local, **held.flow_any_port)
-        self._tuples.discard((held.local[1], *held.remote, held.stream))
-
-    def _refuse_port(self, run: Run, effect: do.OpenPair, *, stream: bool) -> None:
-        """A punch must not open a local service to anybody; nor may a peer name a port of its choice."""
-        if not effect.ours and effect.local_port not in self._host.ports:
-            raise OSError(errno.EACCES, f"port {effect.local_port} is outside of the punch range {self._host.ports}")
-        remote = (effect.remote_address, effect.remote_port)
-        if stream and self._host.diag is not None:
-            taken = self._host.diag.holds((run.attempt.local, effect.local_port), remote)
-        else:
-            port = KeptPort("tcp" if stream else "udp", run.attempt.local, effect.local_port)
-            ours = effect.local_port in self._ports or port in self._kept
-            taken = not ours and not sockets.is_free(effect.local_port, stream=stream)
-        if taken:
-            raise OSError(errno.EADDRINUSE, f"port {effect.local_port} is in use on this host")
+            self._tuples.forget(held)
+        self._tuples.leave(held)
 
 
+_MAY_END = seen.DeadlinePassed | seen.SocketFailed | seen.EffectFailed
 _OVERDRAWN = "this address has had more packets than the budget allows"

@@ -4,26 +4,24 @@ Opens and closes nothing by itself."""
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
+
+from punchd.edge import native
 
 if TYPE_CHECKING:
     from punchd.daemon.fans import Fan
-
-
-class _Rest(TypedDict):
-    remote: str
-    remote_port: int | None
-    protocol: int
 
 
 class Held:
     """A pair's hold on this host. `sock` is the one that will be handed over, once there is one.
 
     A fan has no ports before one of its lanes is adopted; they are 0. `watched`: the loop was asked to watch `sock`.
+    `given_at`: when the application got the socket.
     """
 
     __slots__ = (
-        "fan", "given", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token", "watched",
+        "fan", "flow", "given_at", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token",
+        "watched",
     )  # fmt: skip
 
     def __init__(
@@ -35,21 +33,16 @@ class Held:
         self.listener: socket.socket | None = None
         self.tag: bytes | None = None
         self.fan: Fan | None = None
-        self.given = self.stubborn = self.watched = False
+        self.flow: native.Flow | None = None
+        self.given_at: float | None = None
+        self.stubborn = self.watched = False
 
-    @property
-    def flow_local(self) -> tuple[str, int]:
-        return self.local
-
-    @property
-    def flow_rest(self) -> _Rest:
-        protocol = socket.IPPROTO_TCP if self.stream else socket.IPPROTO_UDP
-        return _Rest(remote=self.remote[0], remote_port=self.remote[1], protocol=protocol)
-
-    @property
-    def flow_any_port(self) -> _Rest:
-        """For segments of the peer that come from another port than they should."""
-        return self.flow_rest | {"remote_port": None}
+    def aim(self) -> native.Flow:
+        """Its 4-tuple, now that it has one."""
+        self.flow = native.Flow(
+            self.local, self.remote, protocol=socket.IPPROTO_TCP if self.stream else socket.IPPROTO_UDP
+        )
+        return self.flow
 
     @property
     def local_name(self) -> str:

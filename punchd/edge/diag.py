@@ -21,7 +21,11 @@ _REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states
 _ADDRESSES = struct.Struct("!HH4s12x4s12x")
 _ANY_COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface, INET_DIAG_NOCOOKIE
 _ALL_STATES = 0xFFFFFFFF
+_ASKING = _HEADER.pack(
+    _HEADER.size + _REQUEST.size + _ADDRESSES.size + len(_ANY_COOKIE), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0
+) + _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _ALL_STATES)
 _ROOM = 4096
+_PATIENCE = struct.pack("@ll", 1, 0)  # struct timeval: a second
 
 
 class SocketDiag:
@@ -30,7 +34,8 @@ class SocketDiag:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
         try:
-            self._socket.settimeout(1.0)  # the answer is there when send returns; a kernel that is silent is none
+            # the answer is there when send returns; a kernel that is silent is none (Python's own timeout would poll)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
             self._try()
         except OSError:
             self._socket.close()
@@ -42,13 +47,8 @@ class SocketDiag:
 
     def holds(self, local: tuple[str, int], remote: tuple[str, int]) -> bool:
         """Whether a TCP segment from `remote` to `local` would meet a socket."""
-        body = (
-            _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _ALL_STATES)
-            + _ADDRESSES.pack(local[1], remote[1], socket.inet_aton(local[0]), socket.inet_aton(remote[0]))
-            + _ANY_COOKIE
-        )
-        length = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body)
+        ends = _ADDRESSES.pack(local[1], remote[1], socket.inet_aton(local[0]), socket.inet_aton(remote[0]))
+        self._socket.send(_ASKING + ends + _ANY_COOKIE)
         answer = self._socket.recv(_ROOM)
         _, kind, _, _, _ = _HEADER.unpack_from(answer)
         if kind != _NLMSG_ERROR:

@@ -97,7 +97,7 @@ class Seen(NamedTuple):
 
 
 class SeenIcmp(NamedTuple):
-    """An ICMP error that quotes a packet of a known flow."""
+    """An ICMP error that quotes a packet of a known flow: any but time-exceeded, which the flow table notes."""
 
     token: int
     type: int
@@ -160,10 +160,20 @@ def retouch(data: bytes | bytearray | memoryview, ttl: int) -> bytes:
     return bytes(copy[: _check(lib.punchd_segment_retouch(view, len(view), ttl), "segment_retouch")])
 
 
+class Flow:
+    """A 4-tuple as C takes it, spelled out once for all that is asked about it."""
+
+    __slots__ = ("c",)
+
+    def __init__(self, local: tuple[str, int], remote: tuple[str, int], *, protocol: int) -> None:
+        self.c: Any = ffi.new("struct punchd_flow *")
+        _fill_flow(self.c, *local, remote=remote[0], remote_port=remote[1], protocol=protocol)
+
+
 class Flows:
     """From 4-tuples to nonzero tokens, with a fixed capacity; shared by the ring and the verdicts."""
 
-    __slots__ = ("_flow", "c", "capacity")
+    __slots__ = ("_flow", "_note", "c", "capacity")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -172,6 +182,22 @@ class Flows:
             raise MemoryError(f"flows_new: no table of {capacity} flows")
         self.c: Any = ffi.gc(table, lib.punchd_flows_free)
         self._flow: Any = ffi.new("struct punchd_flow *")
+        self._note: Any = ffi.new("struct punchd_note *")
+
+    def watch(self, flow: Flow, token: int) -> None:
+        """Add a flow and, of TCP, its like with any remote port (see put); ValueError when the table is full."""
+        _check(lib.punchd_flows_watch(self.c, flow.c, token), "flows_watch")
+
+    def unwatch(self, flow: Flow, token: int) -> None:
+        """Forget both again; another token's flow with any port stays."""
+        lib.punchd_flows_unwatch(self.c, flow.c, token)
+
+    def take_note(self, flow: Flow) -> tuple[int, int, str] | None:
+        """Type, code and sender of the first time-exceeded that the ring noted since the last time, or None."""
+        note = self._note
+        if lib.punchd_flows_take_note(self.c, flow.c, note) != lib.PUNCHD_OK:
+            return None
+        return note.type, note.code, _address(note.sender)
 
     def put(
         self, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int, token: int
@@ -351,27 +377,15 @@ class RawSender:
 
 
 def repair_open(
-    local: str,
-    local_port: int,
-    *,
-    remote: str,
-    remote_port: int,
-    snd_nxt: int,
-    rcv_nxt: int,
-    snd_wnd: int = 65535,
-    mss: int = 1360,
-    window_scale: int = 7,
-    sack_permitted: bool = True,
-    ttl: int = 0,
-    probe: bool = False,
-) -> int:
+    ends: Flow, *, snd_nxt: int, rcv_nxt: int, snd_wnd: int = 65535, mss: int = 1360, window_scale: int = 7,
+    sack_permitted: bool = True, ttl: int = 0, probe: bool = False,
+) -> int:  # fmt: skip
     """An ESTABLISHED socket out of nothing; the descriptor is the caller's. ttl 0 is the kernel's default.
 
     It is non-blocking and close-on-exec, bears IP_MINTTL 2, and SO_REUSEADDR off.
     """
     c = ffi.new("struct punchd_repair *")
-    flow = ffi.addressof(c, "flow")
-    _fill_flow(flow, local, local_port, remote=remote, remote_port=remote_port, protocol=socket.IPPROTO_TCP)
+    c.flow = ends.c[0]
     c.snd_nxt = snd_nxt
     c.rcv_nxt = rcv_nxt
     c.snd_wnd = snd_wnd

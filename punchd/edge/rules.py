@@ -13,6 +13,7 @@ The table, as `nft list ruleset` would show it (it is made through netlink, so n
       }
       chain in { type filter hook input priority -150; policy accept
         tcp dport 21000-31999 tcp flags & (fin | syn | rst | ack) == syn tcp window 20550 drop
+        icmp type time-exceeded @th,64,8 0x45 @th,136,8 tcp @th,224,16 21000-31999 @th,328,24 0x105050 drop
         icmp type time-exceeded @th,224,16 21000-31999 queue num N bypass
       }
     }
@@ -27,6 +28,9 @@ Why `in`, its SYNs: those with this window are another punchd's, sent without a 
 sees them before (core/fan.py). Our kernel's refusal would end the mappings that they have just opened.
 Why `in`, its errors: a primer's time-exceeded would kill a socket in SYN_SENT. Only those that quote a punch port are
 asked about at all; edge/nfqueue.py decides each by its 4-tuple. Without a listener, bypass lets them pass.
+Those that quote a bare ACK with the window of PRIME (20560, 0x5050) are a primer's, and die without a question:
+were it by chance an application's segment, its kernel would do nothing about the error either (tcp_ipv4.c, tcp_v4_err:
+a time-exceeded is no more than a hint to a connection). A router that quotes less than the window is asked about.
 
 The kernel removes a table with the owner flag when the netlink socket that made it closes, by kill -9 too
 (NFT_TABLE_F_OWNER, Linux 5.12; nf_tables_api.c, nft_rcv_nl_event).
@@ -119,6 +123,17 @@ class Rules:
         crafted = [*self._tcp(2), *_flags(_FIN | _SYN | _RST | _ACK, _SYN), _load(_TRANSPORT, 14, 2)]
         window = struct.pack("!H", WINDOWS[Signal.FIRE])
         self._add("rule", table=self.name, chain="in", expressions=[*crafted, _compare(window), _verdict(_DROP)])
+        primer = struct.pack("!BH", _ACK, WINDOWS[Signal.PRIME])
+        quoted = [
+            *self._exceeded(),
+            _load(_TRANSPORT, 8, 1),
+            _compare(b"\x45"),
+            _load(_TRANSPORT, 17, 1),
+            _compare(b"\x06"),
+            _load(_TRANSPORT, 41, 3),
+            _compare(primer),
+        ]
+        self._add("rule", table=self.name, chain="in", expressions=[*quoted, _verdict(_DROP)])
         if queue is not None:
             self._queue_rule(queue)
 
@@ -129,7 +144,23 @@ class Rules:
 
     def _queue_rule(self, queue: int) -> None:
         """`queue` where the kernel has it, else the same by xtables' NFQUEUE target (revision 3, padded info)."""
-        asked = [
+        spellings = {
+            "queue": _expr("queue", num=queue, total=1, flags=1),
+            "target": _expr("target", name="NFQUEUE", rev=3, info=struct.pack("=HHH2x", queue, 1, 1)),
+        }
+        for spelling, expression in spellings.items():
+            try:
+                self._add("rule", table=self.name, chain="in", expressions=[*self._exceeded(), expression])
+            except NetlinkError as error:
+                if error.code != _ENOENT or spelling == "target":
+                    raise
+            else:
+                self.queue_expression = spelling
+                return
+
+    def _exceeded(self) -> list[Any]:
+        """ICMP time-exceeded that quotes a packet from a port of our range, if without IP options."""
+        return [
             _expr("meta", key=_META_L4PROTO, dreg=_REG),
             _compare(b"\x01"),
             _load(_TRANSPORT, 0, 1),
@@ -137,19 +168,6 @@ class Rules:
             _load(_TRANSPORT, 28, 2),
             _in_range(self._ports),
         ]
-        spellings = {
-            "queue": _expr("queue", num=queue, total=1, flags=1),
-            "target": _expr("target", name="NFQUEUE", rev=3, info=struct.pack("=HHH2x", queue, 1, 1)),
-        }
-        for spelling, expression in spellings.items():
-            try:
-                self._add("rule", table=self.name, chain="in", expressions=[*asked, expression])
-            except NetlinkError as error:
-                if error.code != _ENOENT or spelling == "target":
-                    raise
-            else:
-                self.queue_expression = spelling
-                return
 
     def _tcp_from_us(self) -> list[Any]:
         return self._tcp(0)

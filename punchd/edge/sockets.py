@@ -296,11 +296,9 @@ _TCP_REPAIR = 19
 _REPAIR_OFF_SILENTLY = -1  # TCP_REPAIR_OFF_NO_WP
 
 
-def materialised(local: tuple[str, int], remote: tuple[str, int], *, snd_nxt: int, rcv_nxt: int) -> socket.socket:
+def materialised(ends: native.Flow, *, snd_nxt: int, rcv_nxt: int) -> socket.socket:
     """An ESTABLISHED socket made by TCP_REPAIR, without a packet."""
-    fd = native.repair_open(
-        local[0], local[1], remote=remote[0], remote_port=remote[1], snd_nxt=snd_nxt, rcv_nxt=rcv_nxt
-    )
+    fd = native.repair_open(ends, snd_nxt=snd_nxt, rcv_nxt=rcv_nxt)
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchd.edge import native
-from punchd.edge.native import Flows, Segment, build, parse, retouch
+from punchd.edge.native import Flow, Flows, Segment, build, parse, retouch
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
@@ -82,6 +82,15 @@ def flows_with(segment: Segment, *, protocol: int = TCP) -> Flows:
         protocol=protocol, token=77,
     )  # fmt: skip
     return flows
+
+
+def note(flows: Flows, port: int, *, sender: int) -> int:
+    """As the ring does it when such an error comes."""
+    quote = native.ffi.new("struct punchd_quote *")
+    quote.type, quote.family = 11, 4
+    quote.sender = socket.inet_aton(f"203.0.113.{sender}").ljust(16, b"\0")
+    quote.flow = Flow(("192.0.2.1", port), ("192.0.2.2", 9), protocol=TCP).c[0]
+    return int(native.lib.punchd_flows_note(flows.c, quote))
 
 
 class TestSegments:
@@ -331,6 +340,45 @@ class TestFlows:
         assert 8 == flows.get("192.0.2.1", 6, **where, remote_port=10)
         flows.drop_shots("192.0.2.1", "192.0.2.2", shots, 8)
         assert (7, 1) == (flows.get("192.0.2.1", 5, **where, remote_port=9), len(flows))
+
+    def test_a_watched_flow_hears_strays_and_is_forgotten_whole(self) -> None:
+        """Of two flows on one local port the last hears the strays; the first must not take them away from it."""
+        flows, ends = Flows(8), [Flow(("192.0.2.1", 5), ("192.0.2.2", port), protocol=TCP) for port in (9, 10)]
+        any_port = {"remote": "192.0.2.2", "remote_port": None, "protocol": TCP}
+        for token, flow in enumerate(ends, 7):
+            flows.watch(flow, token)
+        assert (3, 8) == (len(flows), flows.get("192.0.2.1", 5, **any_port))
+        flows.unwatch(ends[0], 7)
+        assert (2, 8) == (len(flows), flows.get("192.0.2.1", 5, **any_port))
+        flows.unwatch(ends[1], 8)
+        assert 0 == len(flows)
+
+    def test_a_full_table_watches_all_of_a_flow_or_nothing(self) -> None:
+        """Half of it would stay for ever."""
+        flows = Flows(3)
+        flows.watch(Flow(("192.0.2.1", 5), ("192.0.2.2", 9), protocol=TCP), 7)
+        with pytest.raises(ValueError, match="flows_watch: no room"):
+            flows.watch(Flow(("192.0.2.1", 6), ("192.0.2.2", 9), protocol=TCP), 8)
+        assert 2 == len(flows)
+        flows.watch(Flow(("192.0.2.1", 6), ("192.0.2.2", 9), protocol=UDP), 8)
+        assert 3 == len(flows), "datagrams from another port are never looked at"
+
+    def test_the_first_note_of_a_flow_stays_until_it_is_taken_or_the_flow_is_anothers(self) -> None:
+        """It goes with its slot when others leave, and a later attempt on the 4-tuple has not earned it."""
+        flows, chance = Flows(64), random.Random(2)
+        ends = {port: Flow(("192.0.2.1", port), ("192.0.2.2", 9), protocol=TCP) for port in range(1, 30)}
+        for port, flow in ends.items():
+            flows.watch(flow, port)
+            assert 1 == note(flows, port, sender=port)
+            assert 1 == note(flows, port, sender=77)
+        assert 0 == note(flows, 999, sender=1)
+        for port in chance.sample(sorted(ends), 15):
+            flows.unwatch(ends.pop(port), port)
+        again, *others = ends
+        flows.watch(ends[again], 999)
+        assert flows.take_note(ends[again]) is None
+        assert [(11, 0, f"203.0.113.{port}") for port in others] == [flows.take_note(ends[port]) for port in others]
+        assert [None] * len(others) == [flows.take_note(ends[port]) for port in others]
 
     def test_many_turns_leave_no_trace(self) -> None:
         """No tombstones: the last lookup costs what the first did, and the table is empty."""

@@ -7,6 +7,7 @@ import ctypes
 import os
 import select
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -142,3 +143,12 @@ def _batch(name: str, *lines: str) -> None:
 def _sysctl(key: str, value: str) -> None:
     with open(f"/proc/sys/{key.replace('.', '/')}", "w") as file:
         file.write(value)
+
+
+def icmp_error(sender: str, target: str, kind: int, quoted: bytes) -> bytes:
+    """What a router says of a packet, from its IP header on; the kernel fills in that header's checksum (raw(7))."""
+    icmp = struct.pack("!BBHI", kind, 0, 0, 0) + quoted
+    words = struct.unpack(f"!{len(icmp) // 2}H", icmp)
+    icmp = icmp[:2] + struct.pack("!H", 0xFFFF - sum(words) % 0xFFFF) + icmp[4:]
+    ends = socket.inet_aton(sender), socket.inet_aton(target)
+    return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(icmp), 1, 0, 64, 1, 0, *ends) + icmp

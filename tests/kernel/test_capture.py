@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from netns import A, B, Net, fresh_port
+from netns import A, B, Net, fresh_port, icmp_error
 
 from punchd.edge import native
-from punchd.edge.native import Flows, Ring, Seen, SeenIcmp, Segment
+from punchd.edge.native import Flow, Flows, Ring, Seen, SeenIcmp, Segment
 
 pytestmark = pytest.mark.kernel
 
@@ -85,6 +85,14 @@ def test_outgoing_syns_and_low_ttl_segments_are_seen(bench: Bench) -> None:
     assert [(SYN, 64), (ACK, TTL)] == segments(bench.seen(), outgoing=True)
 
 
+def test_an_own_syn_is_told_once_however_often_it_leaves(bench: Bench) -> None:
+    """The kernel repeats it each second, and punchd sends its own copies: a step each, for nothing."""
+    kinds = [(SYN, 7), (SYN, 7), (SYN, 8), (SYN | ACK, 8), (SYN | ACK, 8), (SYN, 8)]
+    bench.a.send([bench.out(flags=flags, seq=seq) for flags, seq in kinds])
+    told = [(s.flags, s.seq) for s in bench.seen() if isinstance(s, Seen) and s.outgoing]
+    assert [(SYN, 7), (SYN, 8), (SYN | ACK, 8), (SYN, 8)] == told
+
+
 def test_our_own_primers_are_not_seen(bench: Bench) -> None:
     """Who sent it knows of it; to be woken for it would cost each attempt a step."""
     bench.a.send([bench.out(flags=ACK, ttl=TTL, window=native.WINDOW_PRIME), bench.out(flags=SYN)])
@@ -142,11 +150,21 @@ def test_foreign_segments_wake_nobody_when_the_ring_sifts(net: Net) -> None:
         bench.close()
 
 
-def test_time_exceeded_of_a_known_flow_is_seen_with_its_sender(bench: Bench) -> None:
-    """The verdict of a failed attempt names who answered."""
+def test_time_exceeded_of_a_known_flow_is_noted_with_its_sender_and_told_to_nobody(bench: Bench) -> None:
+    """The verdict of a failed attempt names who answered; one that succeeds never asks, and is not woken for it."""
+    flow = Flow((A, bench.port), (B, bench.far_port), protocol=socket.IPPROTO_TCP)
     bench.a.send([bench.out(flags=SYN, ttl=1)])
+    assert [] == [s for s in bench.seen() if isinstance(s, SeenIcmp)]
+    assert (11, 0, "10.66.1.1") == bench.flows.take_note(flow)
+    assert bench.flows.take_note(flow) is None, "told once"
+
+
+@pytest.mark.parametrize("kind", [3, 12])
+def test_any_other_error_about_a_known_flow_is_told_at_once(bench: Bench, kind: int) -> None:
+    """Who is refused may have something to do about it."""
+    bench.b.send([icmp_error(B, A, kind, native.build(bench.out(flags=SYN))[:28])])
     icmp = [s for s in bench.seen() if isinstance(s, SeenIcmp)]
-    assert [(TOKEN, 11, 0, "10.66.1.1", 64)] == [(s.token, s.type, s.code, s.sender, s.ttl) for s in icmp]
+    assert [(TOKEN, kind, 0, B)] == [(s.token, s.type, s.code, s.sender) for s in icmp]
 
 
 def test_injected_syns_on_loopback_are_not_seen(bench: Bench) -> None:

@@ -23,14 +23,18 @@ ON, OFF_SILENT = 1, -1
 TCPI_LAST_ACK_RECV = 56
 
 
+def ends(local: tuple[str, int], remote: tuple[str, int]) -> native.Flow:
+    return native.Flow(local, remote, protocol=socket.IPPROTO_TCP)
+
+
 @contextlib.contextmanager
 def repaired(net: Net) -> Iterator[tuple[socket.socket, socket.socket]]:
     """A connection between a and b that no packet has made."""
     port_a, port_b = fresh_port(), fresh_port()
     with net.inside("a"):
-        fd_a = native.repair_open(A, port_a, remote=B, remote_port=port_b, snd_nxt=1000, rcv_nxt=9000)
+        fd_a = native.repair_open(ends((A, port_a), (B, port_b)), snd_nxt=1000, rcv_nxt=9000)
     with net.inside("b"):
-        fd_b = native.repair_open(B, port_b, remote=A, remote_port=port_a, snd_nxt=9000, rcv_nxt=1000)
+        fd_b = native.repair_open(ends((B, port_b), (A, port_a)), snd_nxt=9000, rcv_nxt=1000)
     with socket.socket(fileno=fd_a) as near, socket.socket(fileno=fd_b) as far:
         yield near, far
 
@@ -111,7 +115,7 @@ def test_a_repair_bind_beside_a_listener_succeeds(net: Net) -> None:
         listener.listen()
         port = listener.getsockname()[1]
         with net.inside("a"):
-            fd = native.repair_open(A, port, remote=B, remote_port=9, snd_nxt=1, rcv_nxt=1)
+            fd = native.repair_open(ends((A, port), (B, 9)), snd_nxt=1, rcv_nxt=1)
         native.repair_drop(fd)
 
 
@@ -160,10 +164,10 @@ def test_dropping_in_repair_mode_is_silent(net: Net) -> None:
 def test_a_failed_open_leaves_no_descriptor(net: Net) -> None:
     """Undo on every way out: an address that is not ours fails at bind, and the socket is gone."""
     with pytest.raises(OSError, match="repair_open: Cannot assign"):
-        native.repair_open("192.0.2.7", 22000, remote=B, remote_port=9, snd_nxt=1, rcv_nxt=1)
+        native.repair_open(ends(("192.0.2.7", 22000), (B, 9)), snd_nxt=1, rcv_nxt=1)
     with socket.socket() as probe:
         first = probe.fileno()
     with pytest.raises(OSError, match="repair_open"):
-        native.repair_open("192.0.2.7", 22000, remote=B, remote_port=9, snd_nxt=1, rcv_nxt=1)
+        native.repair_open(ends(("192.0.2.7", 22000), (B, 9)), snd_nxt=1, rcv_nxt=1)
     with socket.socket() as probe:
         assert first == probe.fileno()

@@ -112,6 +112,16 @@ def test_rule_of_somebody_else_is_not_named(both: Duo) -> None:
     assert "rule" not in said["cause"]["tcp-simopen"]
 
 
+@pytest.mark.parametrize("technique", ["tcp-midstream", "tcp-simopen", "udp"])
+def test_where_our_primer_died_is_told_though_nobody_was_woken_for_it(both: Duo, technique: str) -> None:
+    """The hop tells whether it got past the own NAT; it is asked for only when an attempt fails."""
+    with rule(both.lab.r2, "type filter hook forward priority 0; drop"):
+        said, _ = verdicts(both, technique)
+    assert "nothing-heard" == said["code"]
+    icmp = said["cause"][technique]["icmp"]
+    assert (11, 0, f"time exceeded from {icmp['sender']}") == (icmp["type"], icmp["code"], icmp["words"])
+
+
 def test_reset_is_told_with_its_ttl_and_distance() -> None:
     """By its TTL one sees that it was the peer's NAT: its host is a hop further away."""
     with duo("linux-reject", "linux") as both:
