@@ -378,7 +378,7 @@ class Pair:
                     seen.icmp = (event.type, event.code, event.sender)
             case StraySeen():
                 if event.flags & SYN:
-                    seen.other_port = event.port
+                    seen.other_port, seen.other_syn_ack = event.port, event.flags & ACK != 0
             case PacketRefused():
                 seen.send_errno = event.errno
             case EffectFailed():

@@ -21,7 +21,7 @@ from punchd.lab.model import World
 from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_nat import Nat
 from punchd.lab.model_net import Segment
-from punchd.words.effects import Adopt, CallBack, ClosePair, HandOver, Materialise, Notify, OpenFan, Spray, Tell
+from punchd.words.effects import Adopt, CallBack, ClosePair, Finish, HandOver, Materialise, Notify, OpenFan, Spray, Tell
 from punchd.words.events import (
     ACK,
     SYN,
@@ -36,6 +36,7 @@ from punchd.words.events import (
     Withheld,
 )
 from punchd.words.notification import Fan, Notification, Offer, Opening, Ready, SecondMessage, Spread
+from punchd.words.outcomes import Failed
 from punchd.words.plan import Lanes, Row
 
 HOLE = 2
@@ -91,6 +92,15 @@ def test_a_burst_that_the_budget_refuses_leaves_when_it_may() -> None:
     assert pytest.approx(0.401) == attempt.deadline
     (again,) = those(Spray, attempt.step(DeadlinePassed(), 0.401))
     assert refused == again
+
+
+def test_a_time_that_is_up_before_the_last_primer_is_called_so() -> None:
+    """Nobody was told of the attempt, so nobody could be heard."""
+    attempt = initiating()
+    begun(attempt)
+    (over,) = those(Finish, attempt.step(DeadlinePassed(), 10.0))
+    assert isinstance(over.outcome, Failed)
+    assert "time-up" == over.outcome.code
 
 
 def _exchanging(attempt: Initiating) -> Pair:
