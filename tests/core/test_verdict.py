@@ -81,7 +81,7 @@ def test_without_a_rule_it_is_the_next_hop_that_is_silent(number: int, code: str
     failed = verdict.failure([pair])
     assert "blocked-outgoing" == failed.code
     told = verdict.no_rule(failed)
-    assert (code, code) == (told.code, dict(told.cause)["tcp-simopen"]["code"])  # type: ignore[index]  # a dict of ours
+    assert (code, code) == (told.code, dict(told.cause)["tcp-simopen"]["code"])
     assert told.message.startswith(verdict.pair_message(code))
 
 

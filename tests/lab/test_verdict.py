@@ -50,15 +50,15 @@ def rule(place: Namespace, text: str) -> Iterator[None]:
         place.nft("delete table ip t")
 
 
-def verdicts(both: Duo, technique: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def verdicts(both: Duo, technique: str, *, timeout_ms: int = SHORT_MS) -> tuple[dict[str, Any], dict[str, Any]]:
     """What A and B have to say of one short attempt."""
     with Talker(both.a.path) as near, Talker(both.b.path) as far:
-        near.say(initiate(both.lab, technique, timeout_ms=SHORT_MS))
+        near.say(initiate(both.lab, technique, timeout_ms=timeout_ms))
         while (heard := near.hear()).get("stage") == "failed":
             pass
         if heard["status"] == "error":
             return heard, {}
-        far.say({"id": "1", "call": "respond", "notification": heard["notification"], "timeout_ms": SHORT_MS})
+        far.say({"id": "1", "call": "respond", "notification": heard["notification"], "timeout_ms": timeout_ms})
         return near.final(), far.final()
 
 
@@ -119,6 +119,18 @@ def test_own_rule_that_drops_datagrams_is_named(both: Duo, side: str, policy: st
     assert said["message"].startswith("a rule of this host drops what the peer sends, it is table ip t, chain c: ")
     assert policy in said["cause"]["udp"]["rule"]
     assert said["advice"].startswith("nft insert rule ip t c udp dport 21000-31999")
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("kinds", [("random", "linux"), ("linux", "random")])
+def test_a_deaf_socket_of_a_fan_is_nobodys_success(kinds: tuple[str, str], side: str) -> None:
+    """It is made after the segment that found its lane; what follows may be dropped by a rule, on either side."""
+    deafening = "tcp dport 21000-31999 drop"
+    with duo(*kinds) as both, rule(getattr(both.lab, side), f"{IN}; {deafening}"):
+        said = verdicts(both, "tcp-birthday", timeout_ms=5000)["ab".index(side)]
+    assert "blocked-incoming" == said["code"]
+    assert any(deafening in cause.get("rule", "") for cause in said["cause"].values())
+    assert f"it is table ip t, chain c: {deafening}" in said["message"]
 
 
 def test_rule_of_somebody_else_is_not_named(both: Duo) -> None:
