@@ -100,11 +100,15 @@ def _structlog() -> Any:
 def _set_up_log(level: str) -> None:
     structlog = _structlog()
     human = sys.stderr.isatty()
+    # a console draws the trace of a bug by itself; without one it must be put into words, or the log has none
+    last = [structlog.dev.ConsoleRenderer()] if human else [
+        structlog.processors.format_exc_info, structlog.processors.JSONRenderer()
+    ]  # fmt: skip
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=not human),
-            structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(),
+            *last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -1,7 +1,7 @@
 """Prints the plan for two NAT classes, with the reason for each row: `python -m punchd.explain linux blacklist`.
 Sends nothing, opens nothing and asks no daemon: hosts that can do everything are assumed.
 
-    linux-synfilter to linux-noloose over tcp, 8 rows:
+    linux-synfilter to linux-noloose over tcp, 8 rows, primers of TTL 2:
      #  technique      opens    ports                  when                            why
      1  tcp-simopen    refired  drawn                  when called, at last after 5 s  the peer opens its own NAT ...
 """
@@ -15,13 +15,13 @@ import sys
 import time
 from typing import Any
 
-from punchd.core import nicknames, places, plan
+from punchd.core import nicknames, places, plan, ttl
 from punchd.core.techniques import TECHNIQUES
 from punchd.wire.descriptor import TEXT_START, decode_descriptor
 from punchd.words.addresses import Endpoint
 from punchd.words.errors import RequestError
 from punchd.words.nat import Allocation, Face, NatClass, Sample
-from punchd.words.notification import Spread
+from punchd.words.notification import Opening, Spread
 from punchd.words.plan import Row, View
 from punchd.words.requests import Place
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps([record(row) for row in planned]))  # noqa: T201 - output of a command
     else:
-        print("\n".join(_table(planned, options)))  # noqa: T201 - output of a command
+        print("\n".join(_table(planned, options, primer_ttl(options.own, options.tried))))  # noqa: T201 - output of a command
     return 0
 
 
@@ -66,6 +66,12 @@ def explained(own: View, peer: View, transport: str, *, times: plan.Times, tried
     return plan.rows(names, listed=False, own=own, peer=peer, times=times, fans=fans, tried=tried)
 
 
+def primer_ttl(text: str, tried: int) -> int:
+    """How far primers of a host with this nickname or descriptor reach, after so many failed attempts."""
+    found = decode_descriptor(text).ttl if text.startswith(TEXT_START) else None
+    return ttl.rung(found or ttl.LEAST, tried, found=found is not None)
+
+
 def record(row: Row) -> dict[str, Any]:
     """One row for programs."""
     found: dict[str, Any] = {"technique": row.technique, "opens": row.opening.name.lower(), "after_s": row.after_s}
@@ -78,7 +84,7 @@ def record(row: Row) -> dict[str, Any]:
     return found | {"reason": row.reason}
 
 
-def _table(planned: list[Row], options: argparse.Namespace) -> list[str]:
+def _table(planned: list[Row], options: argparse.Namespace, hops: int) -> list[str]:
     cells = [("#", "technique", "opens", "ports", "when", "why")]
     for number, row in enumerate(planned, 1):
         cells.append((str(number), row.technique, row.opening.name.lower(), _ports(row), _when(row), row.reason))
@@ -86,7 +92,8 @@ def _table(planned: list[Row], options: argparse.Namespace) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     own, peer = (text if len(text) < 32 else "the descriptor" for text in (options.own, options.peer))
     rows = "1 row" if len(planned) == 1 else f"{len(planned)} rows"
-    return [f"{own} to {peer} over {options.transport}, {rows}:", *lines]
+    primers = f", primers of TTL {hops}" if any(row.opening is Opening.PRIMED for row in planned) else ""
+    return [f"{own} to {peer} over {options.transport}, {rows}{primers}:", *lines]
 
 
 def _ports(row: Row) -> str:

@@ -4,12 +4,13 @@ It refuses to judge the plan; tests/core/test_plan.py does."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from punchd.core.plan import Times
 from punchd.explain import explained, main, record, view
-from punchd.wire.descriptor import encode_descriptor
+from punchd.wire.descriptor import decode_descriptor, encode_descriptor
 from punchd.words.addresses import Endpoint
 from punchd.words.nat import Allocation, Dependence, Descriptor, Face, NatClass
 from punchd.words.notification import Opening, Spread
@@ -23,10 +24,20 @@ def test_the_table_has_a_line_for_each_row_with_its_reason(capsys: pytest.Captur
     """A person reads why, and in which order."""
     assert 0 == main(["linux-synfilter", "linux-noloose"])
     title, head, first, *rest = capsys.readouterr().out.splitlines()
-    assert "linux-synfilter to linux-noloose over tcp, 8 rows:" == title
+    assert "linux-synfilter to linux-noloose over tcp, 8 rows, primers of TTL 2:" == title
     assert ["#", "technique", "opens", "ports", "when", "why"] == head.split()
     assert first.startswith("1  tcp-simopen    refired  drawn  when called, at last after 5 s  the peer opens")
     assert 7 == len(rest)
+
+
+@pytest.mark.parametrize(("ttl", "tried", "shown"), [(None, 0, 2), (None, 1, 4), (None, 2, 3), (None, 3, 2), (3, 1, 3)])
+def test_a_retry_primes_as_far_as_it_says(
+    ttl: int | None, tried: int, shown: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another TTL is part of another try, unless it was measured."""
+    own = "linux" if ttl is None else encode_descriptor(replace(decode_descriptor(DESCRIPTOR), ttl=ttl))
+    assert 0 == main([own, "linux", "--transport", "udp", "--tried", str(tried)])
+    assert f", primers of TTL {shown}:" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_json_has_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:

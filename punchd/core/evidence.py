@@ -28,6 +28,8 @@ class Evidence(msgspec.Struct, gc=False):
     """The highest TTL of the peer's own segments: a RST with another one is some box's on the path."""
     other_port: int | None = None
     """The port of the peer's address from which a SYN came, if that is not the one it named."""
+    other_syn_ack: bool = False
+    """It was a SYN-ACK."""
     send_errno: int | None = None
     deaf: bool = False
     """The peer's word came, and our made socket did not hear it (yet)."""

@@ -6,6 +6,8 @@ Knows no NAT: whose ports are drawn, named or guessed is the plan's matter (word
       |                  |         x <----|<----FIRE-----|   on each lane of B's, in up to three rounds ...
       |<-----------------|----------------|<----FIRE-----|   ... until one meets a hole: the lane is found
       |---ANSWER---------|--------------->|------------->|   A adopts the first lane that is hit, and answers no other
+      |                  |                |              |   B makes its socket, which has heard nothing yet ...
+      |---ANSWER---------|--------------->|------------->|   ... so it is said twice, and B fires once more
       |<-----------------|----------------|<---COMMIT----|
 
 Birthday and prediction are one machinery: which ports lie on the lanes is all that differs. One pair of sequence
@@ -50,6 +52,7 @@ from punchd.words.events import (
 from punchd.words.notification import Opening
 
 PACE_S = 0.016  # between two bursts: a round of 1024 takes a quarter of a second
+ASSURE_S = 0.02  # after the ANSWER that makes a socket at the responder, before the one that this hears
 PAUSE_S = 0.3  # after the first round: most round trips
 PAUSE_GROWTH = 1.6
 PAUSE_CEILING_S = 2.0
@@ -73,7 +76,11 @@ def initiator(pair: Pair, every_s: float) -> Script:
     _establish(pair)
     pair.tell(Signal.ANSWER)
     pair.say_answered(early=pair.stream)
-    yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
+    if pair.stream:
+        yield from pair.answers(soon_s=ASSURE_S)
+    else:
+        yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
+    yield from pair.until(never)
 
 
 def responder(pair: Pair, every_s: float) -> Script:
@@ -89,6 +96,10 @@ def responder(pair: Pair, every_s: float) -> Script:
     event = yield from _contact(pair, Signal.FIRE, rounds, lambda event: _fires_back(pair, event), ready)
     _adopt(pair, event)
     _establish(pair)
+    if pair.stream:
+        pair.tell(Signal.FIRE)  # answered at once, if the second ANSWER is lost
+        yield from pair.heard_by_kernel()
+        pair.connected = True
     pair.say_proven()
     yield from pair.until(never)
 
@@ -204,7 +215,8 @@ def _adopt(pair: Pair, event: ScriptEvent) -> None:
 def _establish(pair: Pair) -> None:
     if pair.snd_nxt is not None and pair.rcv_nxt is not None:
         pair.do(Materialise, snd_nxt=pair.snd_nxt, rcv_nxt=pair.rcv_nxt)
-    pair.connected = True
+    else:
+        pair.connected = True
 
 
 def _send(pair: Pair, word: Signal, burst: Burst, *, flags: int, ttl: int | None = None) -> None:

@@ -57,6 +57,13 @@ class Initiating(Attempt):
     def _on_settled(self) -> None:
         self._settled = True
 
+    def _on_time(self) -> None:
+        if self.state is State.PRIMING and self.now >= self.expires:
+            self._report_losers(None)
+            self._end(verdict.late(self.pairs))
+        else:
+            super()._on_time()
+
     def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
         if pair.answered and pair.index not in self._heard:
             self._heard.add(pair.index)

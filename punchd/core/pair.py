@@ -296,6 +296,23 @@ class Pair:
         yield from self.until(lambda event: isinstance(event, KernelHeard))
         self.evidence.deaf = False
 
+    def answers(self, soon_s: float | None = None) -> Script:
+        """Say ANSWER, again when asked and unasked, until the responder has chosen this pair and our socket hears it.
+
+        `soon_s`: for a responder that makes its socket on the first one, the second follows so soon.
+        """
+        wanted = signal(Signal.FIRE)
+        while not self.committed:
+            if soon_s is None:
+                yield from self.until(lambda event: self.committed or wanted(event), lambda: self.tell(Signal.ANSWER))
+            else:
+                yield from self.until(lambda event: self.committed or wanted(event), within_s=soon_s)
+                soon_s = None
+            if not self.committed:
+                self.tell(Signal.ANSWER)
+        yield from self.heard_by_kernel()
+        self.connected = True
+
     def repeat(self, stimulus: Wanted, again: Callable[[], None]) -> Script:
         """Until the attempt ends this pair: answer each repeated stimulus, and unasked with growing pauses."""
         while True:
@@ -385,7 +402,7 @@ class Pair:
                     seen.icmp = (event.type, event.code, event.sender)
             case StraySeen():
                 if event.flags & SYN:
-                    seen.other_port = event.port
+                    seen.other_port, seen.other_syn_ack = event.port, event.flags & ACK != 0
             case PacketRefused():
                 seen.send_errno = event.errno
             case EffectFailed():

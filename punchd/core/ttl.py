@@ -1,5 +1,5 @@
 """Finds how many hops clear the own NATs and stay short of a peer's, from who says that datagrams died on the way.
-Opens no hole and chooses no primer's TTL; what no router says remains unknown.
+Opens no hole; what no router says remains unknown, and a retry climbs.
 
 Theory of operation
 -------------------
@@ -22,6 +22,10 @@ one, or the peer itself, whose own descriptor says how many hops before it are s
 last router that spoke is short of it. All is known when the peer's address and all hops before it have spoken; many
 NATs say nothing, so mostly patience ends it. What goes beyond are strays to the peer's NAT: nobody sends them unasked.
 
+Where nobody has sounded, a primer's TTL is a guess, and one that is too small fails in silence: no hole is opened in
+the outermost NAT. So each retry takes another one (`rung`). It climbs by two at most: a primer that gets as far as the
+peer's NAT is a stray there, and near peers are few hops away.
+
 States: sounding -> settled. What is heard afterwards is still taken: the server answers later than the hops before it.
 """
 
@@ -38,6 +42,8 @@ LEAST = 2  # a TTL of 1 dies at the host's own gateway, before that has made any
 TTLS = range(1, 9)
 REPEAT_S = 0.4
 PATIENCE_S = 1.2
+_RUNGS = (0, 2, 1)  # first what most carriers' NATs take, one router between the two
+_TRUST = 1  # failures that a TTL which was found is forgiven: they may have had another reason
 
 
 class Sounding:
@@ -84,6 +90,12 @@ class Sounding:
         if self._through:
             return way.distance is not None and all(ttl in self.hops for ttl in range(1, way.distance))
         return way.ttl is not None and all(ttl in self.hops for ttl in range(1, way.ttl + 2))
+
+
+def rung(first: int, tried: int, *, found: bool) -> int:
+    """The TTL of the primers after `tried` failed attempts in a row; `found`: `first` is no guess."""
+    climbed = max(0, tried - _TRUST) if found else tried
+    return first + _RUNGS[climbed % len(_RUNGS)]
 
 
 def clearing(hops: Iterable[Hop], own: Collection[str]) -> Way:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from punchd.core.evidence import Evidence
 from punchd.core.pair import Pair
+from punchd.words.notification import Fan
 from punchd.words.outcomes import Failed
 
-_DOCTOR = "`punchctl doctor` names the rule, and the line that mends it"
+_DOCTOR = "`sudo punchctl doctor` names the rule, and the line that mends it"
+_NETCHECK = "`punchctl netcheck --server HOST` over there tells how its NAT changes ports"
 
 # The order is that of interest: what this host does to itself, then the furthest that any pair came.
 _WORDS: dict[str, tuple[str, str]] = {
@@ -22,37 +25,56 @@ _WORDS: dict[str, tuple[str, str]] = {
     "blocked-outgoing": ("a rule of this host drops what we send", _DOCTOR),
     "answer-unacknowledged": (
         "the peer was heard and answered, but our answer was never acknowledged",
-        "our answer is lost on its way out: our own NAT or firewall calls it invalid; try another technique",
+        "our answer is lost on its way: our own NAT or the peer's calls it invalid; "
+        "another technique may pass, and `auto` tries them all",
     ),
     "from-other-port": (
         "the peer was heard from another port than it named",
-        "the peer's NAT changes ports: `punchctl netcheck` over there tells how",
+        f"its NAT changes ports: {_NETCHECK}; initiate with both sides' descriptors (the `endpoint` call), "
+        "and the plan allows for it",
     ),
     "reset-by-peer-side": (
         "a reset came back for what we sent",
         "the peer's NAT or host answers strays with RST; let both sides use a technique that primes (not tcp-direct)",
     ),
     "refused-by-icmp": (
-        "a router refused what we sent",
-        "see cause for who refused; a firewall on the path forbids this traffic",
+        "what we sent was refused",
+        "a firewall there forbids this traffic: ask whoever runs the sender of the ICMP error",
     ),
     "syn-not-captured": (
         "our own SYN never left this host",
         f"a rule of this host drops it, or the route to the peer leaves through no interface of this host; {_DOCTOR}",
     ),
-    "nothing-heard": (
-        "nothing came from the peer",
-        "either the peer never fired (did the notification reach it in time?) or a NAT dropped it",
+    "both-ports-change": (
+        "nothing came from the peer: both sides' NATs give each connection another port, and neither side can know "
+        "the other's",
+        "one side needs a port that stays: forward one of the punch range to it at its router and initiate with that "
+        "ADDRESS:PORT as its place, or use another network there; a repeat meets by chance, a few times in a thousand",
     ),
-    "socket-lost": ("the kernel gave up the socket", "see cause.errno"),
+    "nothing-heard": ("nothing came from the peer", ""),
+    "socket-lost": (
+        "the kernel of this host gave up the socket",
+        "its word stands in the message: where that is about hosts or routes, `ip route get` and `ip neigh` show who "
+        "does not answer",
+    ),
     "out-of-descriptors": ("punchd has no file descriptor left", "raise its limit (ulimit -n, LimitNOFILE=)"),
-    "port-taken": ("the port that the peer named is in use on this host", "try again: each attempt draws new ports"),
+    "port-taken": ("a port that is needed is in use on this host", "try again: each attempt draws new ports"),
     "port-refused": (
         "the peer named a port outside of this host's punch range",
         "configure the same punch range on both hosts",
     ),
-    "host-refused": ("this host refused what the technique needs", "see cause; punchctl ping lists what is missing"),
+    "host-refused": ("this host refused what the technique needs", "see cause; `punchctl ping` lists what is missing"),
 }  # fmt: skip
+_SILENCE = {  # who hears nothing at all must look at the other side, and what is there to be seen depends on who asks
+    True: (
+        "ask over there: if its punchd has no such attempt, the notification came too late or not at all; if it has "
+        "one, its own verdict knows more. `punchctl netcheck --server HOST` on both sides tells how their NATs work"
+    ),
+    False: (
+        "the initiator lives, for its notification came: its own verdict knows more. Is the address that it gave as "
+        "`self` its public one? `punchctl netcheck --server HOST` over there tells"
+    ),
+}
 _RANK = {code: rank for rank, code in enumerate(_WORDS)}
 
 _TIME_EXCEEDED, _UNREACHABLE, _PARAMETER_PROBLEM = 11, 3, 12  # RFC 792
@@ -92,7 +114,9 @@ def pair_code(pair: Pair) -> str:
         return "reset-by-peer-side"
     if refused:
         return "refused-by-icmp"
-    return "syn-not-captured" if _syn_kept(pair) else "nothing-heard"
+    if _syn_kept(pair):
+        return "syn-not-captured"
+    return "both-ports-change" if _guesses(pair.offer.fan) else "nothing-heard"
 
 
 def pair_message(code: str) -> str:
@@ -108,7 +132,9 @@ def failure(pairs: Sequence[Pair]) -> Failed:
     codes = [pair_code(pair) for pair in pairs]
     code = min(codes, key=lambda c: _RANK.get(c, len(_RANK)))
     message, advice = _WORDS.get(code, (code, ""))
-    detail = _detail(pairs[codes.index(code)], code)
+    telling = pairs[codes.index(code)]
+    detail = _detail(telling, code)
+    advice = advice or (_SILENCE[telling.terms.initiating] if code == "nothing-heard" else "")
     tried = dict.fromkeys(pair.offer.technique for pair in pairs)
     words = f"{message}{f' ({detail})' if detail else ''}; tried {', '.join(tried)}"
     return Failed(code, words, advice, dict(zip(_names(pairs), map(_cause, pairs, codes), strict=True)))
@@ -125,6 +151,41 @@ def _names(pairs: Sequence[Pair]) -> list[str]:
 def _syn_kept(pair: Pair) -> bool:
     """connect() was called, and the ring, which sees all that leaves, saw no SYN of it."""
     return pair.evidence.connects and not pair.evidence.own_syn and not pair.blind
+
+
+def no_rule(failed: Failed) -> Failed:
+    """The verdict where no rule of this host was found: a next hop that is silent looks to a socket as a `reject` does.
+
+    Of the latter the ring sees nothing, since the error comes over the loopback device; of the former there is nothing.
+    """
+    causes: dict[str, object] = {
+        key: cause | {"code": "socket-lost"} if isinstance(cause, dict) and _is_unreachable(cause) else cause
+        for key, cause in failed.cause.items()
+    }
+    if causes == failed.cause or failed.code != "blocked-outgoing":
+        return failed
+    (blocked, _), (lost, advice) = _WORDS["blocked-outgoing"], _WORDS["socket-lost"]
+    return replace(
+        failed, code="socket-lost", message=failed.message.replace(blocked, lost), advice=advice, cause=causes
+    )
+
+
+def _is_unreachable(cause: dict[str, object]) -> bool:
+    return cause["code"] == "blocked-outgoing" and cause.get("errno") == errno.EHOSTUNREACH and "icmp" not in cause
+
+
+def _guesses(fan: Fan | None) -> bool:
+    """Both NATs change ports: many of the responder's aim at one of the initiator's, drawn (core/plan.py)."""
+    return fan is not None and fan.sources.count > 1 and not fan.targets.first
+
+
+def late(pairs: Sequence[Pair]) -> Failed:
+    """The verdict on an attempt that ended before its notification could leave: nobody had a chance to be heard."""
+    ready = sum(pair.primed for pair in pairs)
+    return replace(
+        failure(pairs), code="time-up", advice="give a larger timeout_ms",
+        message=f"the time was up before the notification was ready: {ready} of {len(pairs)} techniques were",
+    )  # fmt: skip
 
 
 def _unheeded(pair: Pair) -> bool:
@@ -146,13 +207,24 @@ def _detail(pair: Pair, code: str) -> str:
     return tell(pair.evidence, pair) if tell is not None else ""
 
 
+def _silence_detail(seen: Evidence, pair: Pair) -> str:
+    """What of ours left, and where it died: a primer's death on its way shows that it got out."""
+    said = []
+    if seen.own_syn:
+        said.append("our own SYN left")
+    if seen.icmp is not None and seen.icmp[0] == _TIME_EXCEEDED:
+        said.append(f"ours died on its way, as it should: {_icmp_words(*seen.icmp)}")
+    return ", ".join(said)
+
+
 def _reset_detail(seen: Evidence, pair: Pair) -> str:
     if seen.rst_ttl is None:
         return ""
     if seen.peer_ttl == seen.rst_ttl:
         return f"RST with TTL {seen.rst_ttl}, that of the peer's own packets"
     whose = f"not the peer, whose packets come with {seen.peer_ttl}: " if seen.peer_ttl is not None else ""
-    return f"RST with TTL {seen.rst_ttl}: {whose}its sender is {_hops(seen.rst_ttl)} hops away"
+    hops = _hops(seen.rst_ttl)
+    return f"RST with TTL {seen.rst_ttl}: {whose}its sender is {hops} {'hop' if hops == 1 else 'hops'} away"
 
 
 def _icmp_detail(seen: Evidence, pair: Pair) -> str:
@@ -161,7 +233,8 @@ def _icmp_detail(seen: Evidence, pair: Pair) -> str:
 
 def _port_detail(seen: Evidence, pair: Pair) -> str:
     named = pair.offer.responder_port if pair.terms.initiating else pair.offer.initiator_port
-    return f"port {seen.other_port}, not {named}"
+    segment = "SYN-ACK" if seen.other_syn_ack else "SYN"
+    return f"its {segment} came from port {seen.other_port}, not {named}"
 
 
 def _errno_detail(seen: Evidence, pair: Pair) -> str:
@@ -169,9 +242,15 @@ def _errno_detail(seen: Evidence, pair: Pair) -> str:
     return "" if number is None else os.strerror(number)
 
 
+def _call_detail(seen: Evidence, pair: Pair) -> str:
+    return pair.fail_cause
+
+
 _DETAILS: dict[str, Callable[[Evidence, Pair], str]] = {
     "reset-by-peer-side": _reset_detail, "refused-by-icmp": _icmp_detail, "from-other-port": _port_detail,
-    "blocked-outgoing": _errno_detail, "socket-lost": _errno_detail,
+    "blocked-outgoing": _errno_detail, "socket-lost": _errno_detail, "nothing-heard": _silence_detail,
+    "host-refused": _call_detail, "port-taken": _call_detail, "port-refused": _call_detail,
+    "out-of-descriptors": _call_detail,
 }  # fmt: skip
 
 

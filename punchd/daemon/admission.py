@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 from msgspec.structs import replace
 
-from punchd.core import candidates, places, plan, predict
+from punchd.core import candidates, places, plan, predict, ttl
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
 from punchd.core.pair import Terms
@@ -24,7 +24,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
 from punchd.daemon.networks import Networks
-from punchd.daemon.recent import Recent
+from punchd.daemon.recent import HOPS, Recent
 from punchd.edge import sockets
 from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
@@ -80,9 +80,15 @@ class Admission:
 
         A caller's own list says nothing of what `auto` would have done.
         """
+        now = time.monotonic()
         if isinstance(attempt, Initiating) and not attempt.in_turn:
             transport = TECHNIQUES[attempt.rows[0].technique].transport
-            self._recent.ended((uid, attempt.remote, transport), ok=ok, now=time.monotonic())
+            self._recent.ended((uid, attempt.remote, transport), ok=ok, now=now)
+        if ok:
+            self._recent.stays((uid, attempt.remote, HOPS), now)
+        elif attempt.terms.hole_ttl == self._hole_ttl(uid, attempt.local, attempt.remote, now):
+            # of many at once that fail with one TTL, the first one is news
+            self._recent.ended((uid, attempt.remote, HOPS), ok=False, now=now)
 
     def initiating(self, request: Initiate, uid: int) -> Initiating:
         """An attempt for the request. RequestError or HostError say why not."""
@@ -118,7 +124,7 @@ class Admission:
         if peer.descriptor is not None:
             self._recent.opened(remote, theirs, now + side_s)  # samples of the peer's from before do not show them
         return Initiating(
-            terms=self._terms(local, initiating=True, nonce=os.urandom(NONCE_LEN)),
+            terms=self._terms(uid, local, remote, initiating=True, nonce=os.urandom(NONCE_LEN)),
             local=local,
             public=public,
             remote=remote,
@@ -130,7 +136,7 @@ class Admission:
             in_turn=bool(request.techniques),
         )
 
-    def responding(self, request: Respond) -> Responding:
+    def responding(self, request: Respond, uid: int) -> Responding:
         """An attempt for the peer's notification. PeerError, RequestError or HostError say why not."""
         notification = decode_notification(request.notification, request.secret)
         self._check_sender(notification, request)
@@ -145,7 +151,7 @@ class Admission:
             )
         local = self._route(notification.initiator)
         attempt = Responding(
-            terms=self._terms(local, initiating=False, nonce=notification.nonce),
+            terms=self._terms(uid, local, notification.initiator, initiating=False, nonce=notification.nonce),
             local=local,
             notification=notification,
             runnable=runnable,
@@ -198,10 +204,15 @@ class Admission:
                 self._check_target(face.public.address, "peer")
         return peer
 
-    def _terms(self, local: str, *, initiating: bool, nonce: bytes) -> Terms:
+    def _terms(self, uid: int, local: str, remote: str, *, initiating: bool, nonce: bytes) -> Terms:
         blind = not {"ring", "raw", "queue"} <= self._host.able
-        hole_ttl = self._config.hole_ttl or self.networks.ttl(local) or HOLE_TTL
-        return Terms(initiating, nonce, hole_ttl, blind)
+        return Terms(initiating, nonce, self._hole_ttl(uid, local, remote, time.monotonic()), blind)
+
+    def _hole_ttl(self, uid: int, local: str, remote: str, now: float) -> int:
+        if self._config.hole_ttl is not None:
+            return self._config.hole_ttl
+        found = self.networks.ttl(local)
+        return ttl.rung(found or HOLE_TTL, self._recent.tried((uid, remote, HOPS), now), found=found is not None)
 
     def _techniques(self, request: Initiate) -> list[str]:
         for name in request.techniques:

@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from punchd.core import verdict
 from punchd.core.attempt import Attempt
 from punchd.core.pair import Pair
-from punchd.firewall import Drop, Packet
+from punchd.firewall import PUNCH_PORTS, Drop, Packet
 from punchd.firewall_list import Rules, look
 from punchd.words.outcomes import Failed
 
@@ -19,6 +20,10 @@ Tell = Callable[[Failed], None]
 _SYN, _ACK, _SYN_ACK = frozenset({"syn"}), frozenset({"ack"}), frozenset({"syn", "ack"})
 # An answer of ours that is kept from leaving looks like a packet of the peer's that is kept from arriving.
 _SUSPECTED = {"blocked-outgoing": ("out",), "syn-not-captured": ("out",), "blocked-incoming": ("in", "out")}
+# The ring sees no datagram arrive: what a rule of this host drops looks as if nothing had come.
+_SILENT = ("nothing-heard", "both-ports-change")
+_UNHEARD = "blocked-incoming"
+_ANY_PORT = (1024, 65535)
 
 
 class Blame:
@@ -30,7 +35,8 @@ class Blame:
 
     def concerns(self, outcome: Failed) -> bool:
         """Whether a rule of this host is suspected."""
-        return outcome.code in _SUSPECTED
+        datagrams = any(key.startswith("udp") for key in outcome.cause)
+        return outcome.code in _SUSPECTED or (datagrams and outcome.code in _SILENT)
 
     def find(self, attempt: Attempt, outcome: Failed, tell: Tell) -> None:
         """Later: the same outcome, with `rule` and `mend` in the cause of each pair that a rule was found for."""
@@ -50,15 +56,26 @@ def named(outcome: Failed, suspects: list[list[Packet]], rules: Rules) -> Failed
     first: tuple[Drop, str] | None = None
     for (key, cause), packets in zip(outcome.cause.items(), suspects, strict=True):
         assert isinstance(cause, dict)
-        found = _worst(rules, [packet for packet in packets if packet.going in _SUSPECTED.get(cause["code"], ())])
-        causes[key] = cause
-        if found is not None:
-            causes[key] = cause | {"rule": str(found[0].rule), "mend": found[1]}
+        code = cause["code"]
+        found, causes[key] = _worst(rules, _suspected(packets, code)), cause
+        if found is not None and (found[0].sure or code not in _SILENT):
+            known = {"code": _UNHEARD if code in _SILENT else code, "rule": str(found[0].rule), "mend": found[1]}
+            causes[key] = cause | known
             first = first or found
     if first is None:
-        return outcome
+        return outcome if rules.unseen else verdict.no_rule(outcome)
+    rule, advice = first[0].rule, first[1]
+    if outcome.code in _SILENT:
+        message = f"a rule of this host drops what the peer sends, it is {rule}; so {outcome.message}"
+        return replace(outcome, cause=causes, code=_UNHEARD, message=message, advice=advice)
     how = "it is" if first[0].sure else "it may be"
-    return replace(outcome, cause=causes, message=f"{outcome.message}; {how} {first[0].rule}", advice=first[1])
+    return replace(outcome, cause=causes, message=f"{outcome.message}; {how} {rule}", advice=advice)
+
+
+def _suspected(packets: list[Packet], code: str) -> list[Packet]:
+    if code in _SILENT:
+        return [packet for packet in packets if packet.protocol == "udp" and packet.going == "in"]
+    return [packet for packet in packets if packet.going in _SUSPECTED.get(code, ())]
 
 
 def _worst(rules: Rules, packets: list[Packet]) -> tuple[Drop, str] | None:
@@ -68,23 +85,25 @@ def _worst(rules: Rules, packets: list[Packet]) -> tuple[Drop, str] | None:
 
 def _packets(attempt: Attempt, pair: Pair) -> list[Packet]:
     """What this pair needs to pass, in the order of suspicion."""
-    own, peer = pair.offer.initiator_port, pair.offer.responder_port
-    if not attempt.terms.initiating:
-        own, peer = peer, own
+    own, peer = (
+        (port, port) if port else several  # of a fan
+        for port, several in ((pair.own_port, PUNCH_PORTS), (pair.aim_port, _ANY_PORT))
+    )
     inward, outward = (
         Packet(
-            what="", going=going, protocol="udp" if pair.offer.technique == "udp" else "tcp",
-            local=attempt.local, remote=attempt.remote, local_ports=(own, own), remote_ports=(peer, peer),
+            what="", going=going, protocol="tcp" if pair.stream else "udp",
+            local=attempt.local, remote=attempt.remote, local_ports=own, remote_ports=peer,
         )
         for going in ("in", "out")
     )  # fmt: skip
-    if inward.protocol == "udp":
-        return [outward]
+    if not pair.stream:
+        return [replace(inward, state="established"), outward]
     listens = pair.offer.technique == "tcp-direct"
     return [
         replace(inward, flags=_SYN, state="new" if listens else "established"),
         replace(inward, flags=_SYN_ACK, state="established"),
-        replace(outward, flags=_ACK if pair.offer.technique == "tcp-midstream" else _SYN),
+        *([replace(inward, flags=_ACK, state="established")] if pair.numbered else []),
+        replace(outward, flags=_ACK if pair.numbered else _SYN),
         replace(outward, flags=_SYN_ACK, state="established"),
         replace(outward, flags=_ACK, state="invalid"),
     ]

@@ -13,7 +13,8 @@ PEERS_MAX = 4096
 OPENINGS_MAX = 1024
 SAMPLES_KEPT = 256
 
-Peer = tuple[int, str, str]  # user, address, transport
+Peer = tuple[int, str, str]  # user, address, and what was tried there: a transport, or HOPS
+HOPS = "hops"
 
 
 class Recent:
@@ -34,6 +35,12 @@ class Recent:
             self._failed[peer] = (tried + 1, now + MINUTE_S)
             if len(self._failed) > PEERS_MAX:
                 self._failed.popitem(last=False)
+
+    def stays(self, peer: Peer, now: float) -> None:
+        """What the failures in a row led to has worked: they are remembered a minute more."""
+        tried = self.tried(peer, now)
+        if tried:
+            self._failed[peer] = tried, now + MINUTE_S
 
     def tried(self, peer: Peer, now: float) -> int:
         """How many attempts in a row have failed, none of them more than a minute after the one before."""

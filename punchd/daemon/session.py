@@ -99,7 +99,11 @@ class Session:
         )
 
     def _respond(self, request: Respond) -> None:
-        self._start(request.id, request.secret, lambda: self._service.admission.responding(request))
+        self._start(
+            request.id,
+            request.secret,
+            lambda: self._service.admission.responding(request, self.connection.credentials.uid),
+        )
 
     def _start(self, id_: str, secret: bytes | None, make: Callable[[], Attempt]) -> None:
         service, uid = self._service, self.connection.credentials.uid

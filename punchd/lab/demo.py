@@ -47,6 +47,8 @@ ACTS = (
     Act("tcp-syni", "linux-synfilter", "untracked", "no SYN ever gets in at A, so B injects A's own SYN into itself"),
     Act("tcp-midstream", "linux-synfilter", "linux-synfilter", "no SYN gets in anywhere, so there is no handshake"),
     Act("udp", "linux", "linux", "the classic, with datagrams"),
+    Act("tcp-birthday", "random", "linux", "NAT a draws its ports: of 256 holes and 1024 probes two meet by chance"),
+    Act("udp-birthday", "random", "linux", "the same with datagrams"),
     Act("auto", "linux", "linux", "what an application asks for that has no wishes; spares stand by"),
 )
 
@@ -154,7 +156,7 @@ def _play(act: Act, tell: Callable[[str], None], folder: Path, *, daemon: Sequen
     ):
         place = _serve(lab.server)
         wishes = [] if act.technique in ("auto", "udp") else ["--technique", act.technique]
-        wishes += ["--udp"] if act.technique == "udp" else []
+        wishes += ["--udp"] if act.technique.startswith("udp") else []
         # B first: it is to be there when A calls
         callers = [
             _Caller(outcome.b, lab.b, [place, "bob"], pair.socket_path("b"), folder, tell),
@@ -235,8 +237,9 @@ def _read_wire(outcome: Outcome, wire: Wire, lab: Lab) -> None:
     flows = wire.stories()
     if not flows:
         return
-    ports = [side.local.partition(":")[2] for side in outcome.sides]
-    won = f"{lab.public_a}:{ports[0]} - {lab.public_b}:{ports[1]}"
+    # each one's public port is what the other one sees: a NAT may have changed it
+    ports = [side.remote.partition(":")[2] for side in outcome.sides]
+    won = f"{lab.public_a}:{ports[1]} - {lab.public_b}:{ports[0]}"
     sights = flows.get(won) or max(flows.values(), key=len)
     told = list(steps(filter(_is_sent, takewhile(_before_data, sights))))
     outcome.story = [((time_ns - told[0][0]) / 1e6, words) for time_ns, words in told]
@@ -271,7 +274,7 @@ def _table(played: Iterable[tuple[Act, Outcome]], *, wide: bool) -> Table:
         networks = f"A {act.a}\nB {act.b}"
         times = "\n".join(f"{side.role} {side.elapsed_ms or '-':>5}" for side in sides)
         moved = "\n".join(_moved(side) for side in sides)
-        wire, sockets = _wire_cell(outcome), "\n".join(map(_sockets, sides))
+        wire, sockets = _wire_cell(act, outcome), "\n".join(map(_sockets, sides))
         if wide:
             table.add_row(name, networks, wire, sockets, times, moved)
         else:
@@ -285,10 +288,11 @@ def _table(played: Iterable[tuple[Act, Outcome]], *, wide: bool) -> Table:
     return table
 
 
-def _wire_cell(outcome: Outcome) -> str:
+def _wire_cell(act: Act, outcome: Outcome) -> str:
     lines = [f"{ms:5.1f} [{_COLOURS.get(words[0], 'none')}]{words}[/]" for ms, words in outcome.story] or ["nothing"]
     if outcome.spares:
-        lines.append(f"      [dim]and {outcome.spares} spares, closed again[/dim]")
+        others = "other lanes" if act.technique.endswith("birthday") else "spares, closed again"
+        lines.append(f"      [dim]and {outcome.spares} {others}[/dim]")
     lines += [f"[red]{side.role}: {escape(side.complaint)}[/red]" for side in outcome.sides if side.complaint]
     return "\n".join(lines)
 

@@ -56,6 +56,7 @@ class Code(StrEnum):
     PORT_REFUSED = "port-refused", Party.PEER, "let the peer choose ports of the punch range"
     NO_COMMON_TECHNIQUE = "no-common-technique", Party.PEER, "allow more techniques on either side"
     FROM_OTHER_PORT = "from-other-port", Party.PEER, "let the peer run punchctl netcheck: its NAT changes ports"
+    BOTH_PORTS_CHANGE = "both-ports-change", Party.PEER, "give either side a port that stays: forward one to it"
     NOTHING_HEARD = "nothing-heard", Party.PEER, "check that the notification arrives; try another technique"
     ANSWER_UNACKNOWLEDGED = "answer-unacknowledged", Party.PEER, "try another technique"
     RESET_BY_PEER_SIDE = "reset-by-peer-side", Party.PEER, "try tcp-midstream or udp"

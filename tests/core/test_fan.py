@@ -11,17 +11,31 @@ from acts import LOCAL, NONCE, A, B, begun, those, work
 from msgspec.structs import replace
 
 from punchd.core import plan
-from punchd.core.fan import PACE_S, PAUSE_S
+from punchd.core.attempt import Attempt
+from punchd.core.fan import ASSURE_S, PACE_S, PAUSE_S
 from punchd.core.initiating import Initiating
 from punchd.core.lanes import BURST, ROUNDS
-from punchd.core.pair import Pair, Terms
+from punchd.core.pair import FIRST_REFIRE_S, Pair, Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
-from punchd.lab.model import World
+from punchd.lab.model import START_S, World
 from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_nat import Nat
-from punchd.lab.model_net import Segment
-from punchd.words.effects import Adopt, CallBack, ClosePair, HandOver, Materialise, Notify, OpenFan, Spray, Tell
+from punchd.lab.model_net import Packet, Segment
+from punchd.lab.model_peer import ASK_AGAIN_S
+from punchd.words.effects import (
+    Adopt,
+    AskKernel,
+    CallBack,
+    ClosePair,
+    Finish,
+    HandOver,
+    Materialise,
+    Notify,
+    OpenFan,
+    Spray,
+    Tell,
+)
 from punchd.words.events import (
     ACK,
     SYN,
@@ -29,6 +43,7 @@ from punchd.words.events import (
     WINDOWS,
     CallHeard,
     DeadlinePassed,
+    KernelHeard,
     SegmentSeen,
     Settled,
     Signal,
@@ -36,6 +51,7 @@ from punchd.words.events import (
     Withheld,
 )
 from punchd.words.notification import Fan, Notification, Offer, Opening, Ready, SecondMessage, Spread
+from punchd.words.outcomes import Failed
 from punchd.words.plan import Lanes, Row
 
 HOLE = 2
@@ -94,6 +110,15 @@ def test_a_burst_that_the_budget_refuses_leaves_when_it_may() -> None:
     assert refused == again
 
 
+def test_a_time_that_is_up_before_the_last_primer_is_called_so() -> None:
+    """Nobody was told of the attempt, so nobody could be heard."""
+    attempt = initiating()
+    begun(attempt)
+    (over,) = those(Finish, attempt.step(DeadlinePassed(), 10.0))
+    assert isinstance(over.outcome, Failed)
+    assert "time-up" == over.outcome.code
+
+
 def _exchanging(attempt: Initiating) -> Pair:
     begun(attempt)
     attempt.step(DeadlinePassed(), PACE_S)
@@ -112,7 +137,8 @@ def test_the_initiator_adopts_the_first_lane_that_is_hit_and_answers_no_other() 
     assert [Signal.ANSWER] == [
         t.signal for t in those(Tell, attempt.step(sees(pair, (22107, 23000), Signal.FIRE), 1.1))
     ]
-    (handed,) = those(HandOver, attempt.step(sees(pair, (22107, 23000), Signal.COMMIT), 1.2))
+    assert [AskKernel(0)] == attempt.step(sees(pair, (22107, 23000), Signal.COMMIT), 1.2)
+    (handed,) = those(HandOver, attempt.step(KernelHeard(0), 1.2))
     assert handed.outcome is not None
     assert f"{LOCAL}:22107" == str(handed.outcome.local)
 
@@ -149,6 +175,8 @@ def test_the_responder_hands_over_the_lane_that_was_answered() -> None:
     pair = attempt.pairs[0]
     effects = attempt.step(sees(pair, (23000, 40005), Signal.ANSWER), 0.1)
     assert [Adopt(0, 23000, 40005, HOLE, pair.snd_nxt or 0)] == those(Adopt, effects)
+    assert [Signal.FIRE] == [tell.signal for tell in those(Tell, effects)]
+    effects = attempt.step(KernelHeard(0), 0.12)
     assert [Signal.COMMIT] == [tell.signal for tell in those(Tell, effects)]
     (handed,) = those(HandOver, effects)
     assert handed.outcome is not None
@@ -183,6 +211,72 @@ def test_a_random_initiator_is_called_when_all_rounds_have_failed() -> None:
     assert {0} == {spray.pair for spray in those(Spray, rounds)}
     assert ROUNDS * 1024 == sum(len(spray.lanes) for spray in those(Spray, rounds))
     assert [1] == [opened.pair for opened in those(OpenFan, called)]
+
+
+def test_the_answer_is_said_twice_since_the_first_makes_the_socket() -> None:
+    """The responder learns whether its socket hears before a round trip is over."""
+    attempt = initiating()
+    pair = _exchanging(attempt)
+    attempt.step(sees(pair, (22107, 23000), Signal.FIRE), 1.0)
+    assert pytest.approx(1.0 + ASSURE_S) == pair.deadline
+    again = attempt.step(DeadlinePassed(), 1.0 + ASSURE_S)
+    assert [Signal.ANSWER] == [tell.signal for tell in those(Tell, again)]
+    assert pytest.approx(1.0 + ASSURE_S + FIRST_REFIRE_S) == pair.deadline
+
+
+@pytest.mark.parametrize("initiates", [True, False])
+def test_a_fan_is_not_content_with_what_the_ring_hears(*, initiates: bool) -> None:
+    """A rule of this host's may drop what the ring has seen: the socket would be deaf, and both sides say ok."""
+    if initiates:
+        attempt: Initiating | Responding = initiating()
+        pair = _exchanging(attempt)
+        attempt.step(sees(pair, (22107, 23000), Signal.FIRE), 1.0)
+        attempt.step(sees(pair, (22107, 23000), Signal.COMMIT), 1.2)
+    else:
+        attempt = responding()
+        attempt.begin()
+        attempt.step(sees(attempt.pairs[0], (23000, 40005), Signal.ANSWER), 0.1)
+        attempt.step(sees(attempt.pairs[0], (23000, 40005), Signal.ANSWER), 0.2)
+    effects = attempt.step(DeadlinePassed(), 10.5)
+    assert [] == those(HandOver, effects)
+    assert isinstance((failed := those(Finish, effects)[0].outcome), Failed)
+    assert "blocked-incoming" == failed.code
+
+
+class Deaf(Nat):
+    """A host's own rule: what comes in dies behind the ring."""
+
+    def inbound(self, packet: Packet, now: float, remote: str = "") -> Packet | None:
+        return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize(("kinds", "lanes"), [
+    (("random", "linux"), plan.own_random()), (("linux", "random"), plan.peers_random()),
+])  # fmt: skip
+def test_a_deaf_side_of_a_fan_says_who_deafens_it(kinds: tuple[str, str], lanes: Lanes, side: str) -> None:
+    """In the whole conversation: neither side's application is given a socket that hears nothing."""
+    world = World(*kinds, rows=[Row("tcp-birthday", lanes=lanes)])
+    (world.a if side == "a" else world.b).kernel._firewall = Deaf(KINDS["open"], "")
+    result = world.run()
+    assert "blocked-incoming" == (result.a if side == "a" else result.b).code
+    assert ([], ()) == ([*(result.a if side == "a" else result.b).handed], result.leaks)
+
+
+@pytest.mark.parametrize(("rtt_s", "price_s"), [(0.002, 0.002), (0.1, ASSURE_S)])
+def test_what_the_proof_costs_a_responder(rtt_s: float, price_s: float) -> None:
+    """From the ANSWER that found the lane: the path's round trip, or what A waits for its second ANSWER if less."""
+    attempts: list[Attempt] = []
+    world = World(
+        "random", "linux", rows=[Row("tcp-birthday", lanes=plan.own_random())], delay_ms=500 * rtt_s,
+        on_attempt=lambda _, attempt: attempts.append(attempt),
+    )  # fmt: skip
+    result = world.run()
+    met_at = attempts[1].pairs[0].reach_at
+    assert met_at is not None
+    spent_s = START_S + result.b.at - met_at
+    assert price_s - 1e-6 < spent_s < price_s + ASK_AGAIN_S + 1e-6
 
 
 def test_a_waiting_responder_opens_holes_calls_once_and_fires_where_it_is_heard() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchd.core.ttl import LEAST, PATIENCE_S, REPEAT_S, TTLS, Sounding, clearing, reaching
+from punchd.core.ttl import LEAST, PATIENCE_S, REPEAT_S, TTLS, Sounding, clearing, reaching, rung
 from punchd.words.events import DeadlinePassed
 from punchd.words.hops import Hop, HopHeard, Launch
 
@@ -158,3 +158,14 @@ def test_ttl_never_lies_below_what_is_known_to_be_inside(senders: list[str | Non
     way = clearing(hops(*senders), {PUBLIC})
     assert way.least >= LEAST
     assert way.ttl is None or LEAST <= way.least <= way.ttl <= max(LEAST, len(senders))
+
+
+def test_a_guess_is_another_one_each_time_and_comes_round() -> None:
+    """What fails in silence may have died in front of the outermost NAT; never as far as a peer of five hops."""
+    tried = [rung(LEAST, number, found=False) for number in range(4)]
+    assert tried == [LEAST, LEAST + 2, LEAST + 1, LEAST]
+
+
+def test_what_was_found_is_trusted_once_more() -> None:
+    """A carrier's routers may have deceived it (the head of core/ttl.py), but first failures have other reasons."""
+    assert [3, 3, 5, 4, 3] == [rung(3, number, found=True) for number in range(5)]

@@ -10,6 +10,8 @@ from punchd.core import verdict
 from punchd.core.evidence import Evidence
 from punchd.core.pair import Pair, Terms
 from punchd.words.errors import Code
+from punchd.words.notification import Fan, Offer, Spread
+from punchd.words.plan import Candidate
 
 
 def a_pair(technique: str = "tcp-simopen", *, blind: bool = False, evidence: Evidence | None = None) -> Pair:
@@ -71,12 +73,27 @@ def test_a_refusal_of_what_never_left_is_this_hosts() -> None:
     assert "blocked-outgoing" == verdict.pair_code(pair)
 
 
+@pytest.mark.parametrize(("number", "code"), [(113, "socket-lost"), (111, "blocked-outgoing")])
+def test_without_a_rule_it_is_the_next_hop_that_is_silent(number: int, code: str) -> None:
+    """A refused connection is somebody's refusal all the same."""
+    pair = a_pair(evidence=Evidence(connects=True, errno=number))
+    pair.fail("socket-lost", "as the errno says")
+    failed = verdict.failure([pair])
+    assert "blocked-outgoing" == failed.code
+    told = verdict.no_rule(failed)
+    assert (code, code) == (told.code, dict(told.cause)["tcp-simopen"]["code"])
+    assert told.message.startswith(verdict.pair_message(code))
+
+
 @pytest.mark.parametrize(
     ("evidence", "words"),
     [
         (Evidence(own_syn=True, rst_ttl=60), "RST with TTL 60: its sender is 4 hops away"),
-        (Evidence(own_syn=True, rst_ttl=254), "RST with TTL 254: its sender is 1 hops away"),
-        (Evidence(own_syn=True, other_port=40000), "port 40000, not 23001"),
+        (Evidence(own_syn=True, rst_ttl=254), "RST with TTL 254: its sender is 1 hop away"),
+        (Evidence(own_syn=True, other_port=40000), "its SYN came from port 40000, not 23001"),
+        (Evidence(other_port=40000, other_syn_ack=True), "its SYN-ACK came from port 40000, not 23001"),
+        (Evidence(own_syn=True, icmp=(11, 0, "198.18.12.1")), "our own SYN left, ours died on its way, as it should"),
+        (Evidence(icmp=(11, 0, "198.18.12.1")), "time exceeded from 198.18.12.1"),
         (Evidence(icmp=(3, 13, "203.0.113.1")), "administratively prohibited from 203.0.113.1"),
         (Evidence(icmp=(3, 99, "203.0.113.1")), "ICMP type 3 code 99 from 203.0.113.1"),
         (Evidence(send_errno=1), "Operation not permitted"),
@@ -86,6 +103,50 @@ def test_a_refusal_of_what_never_left_is_this_hosts() -> None:
 def test_the_message_says_what_came_back(evidence: Evidence, words: str) -> None:
     """A person reads the message; the cause is for programs."""
     assert words in verdict.failure([a_pair(evidence=evidence)]).message
+
+
+@pytest.mark.parametrize(("sources", "targets", "code"), [
+    (256, Spread(0), "both-ports-change"),  # ours is unknown, and theirs are many
+    (256, Spread(23001), "nothing-heard"),  # the responder's NAT draws, ours keeps
+    (1, Spread(0, 1024), "nothing-heard"),  # ours draws, the responder's keeps
+    (64, Spread(41000), "nothing-heard"),  # both count: the next port is foreseen
+])  # fmt: skip
+@pytest.mark.parametrize("initiating", [True, False])
+def test_a_fan_that_guesses_on_both_sides_says_so(
+    *, initiating: bool, sources: int, targets: Spread, code: str
+) -> None:
+    """Another try has the same odds: the reader must hear that it is the networks, on either side."""
+    offer = Offer("tcp-birthday", targets.first, 0, fan=Fan(targets, Spread(0, sources)))
+    pair = Pair(0, Candidate(offer, 0, 0, own=Spread(0, 4), aims=Spread(0)), Terms(initiating, bytes(16)), [])
+    failed = verdict.failure([pair])
+    assert code == failed.code
+    pair.evidence.signals = 2
+    assert "answer-unacknowledged" == verdict.pair_code(pair)
+
+
+@pytest.mark.parametrize(("initiating", "line"), [(True, "ask over there"), (False, "`self`")])
+def test_who_hears_nothing_is_told_where_to_look(*, initiating: bool, line: str) -> None:
+    """Whether the notification came is known at the responder alone; whether `self` is right, at the initiator."""
+    pair = Pair(0, candidate("udp"), Terms(initiating, bytes(16)), [])
+    assert line in verdict.failure([pair]).advice
+
+
+@pytest.mark.parametrize("code", ["port-taken", "port-refused", "host-refused", "out-of-descriptors"])
+def test_a_refusal_of_this_host_is_told_with_the_call(code: str) -> None:
+    """Who reads the message alone must know what to look for."""
+    pair = a_pair()
+    pair.fail(code, "OpenPair: port 25004 is in use on this host")
+    assert "(OpenPair: port 25004 is in use on this host)" in verdict.failure([pair]).message
+
+
+def test_a_time_that_is_up_before_the_notification_was_ready_is_not_called_silence() -> None:
+    """Nobody could have answered; a larger timeout helps."""
+    ready, opening = a_pair(), a_pair("tcp-midstream")
+    ready.say_primed()
+    failed = verdict.late([ready, opening])
+    assert ("time-up", "give a larger timeout_ms") == (failed.code, failed.advice)
+    assert "1 of 2 techniques" in failed.message
+    assert {"tcp-simopen", "tcp-midstream"} == set(failed.cause)
 
 
 @pytest.mark.parametrize(("ttl", "whose"), [(57, "that of the peer's own packets"), (60, "come with 57")])
@@ -173,6 +234,6 @@ def test_every_code_with_words_is_in_the_table_of_errors() -> None:
     """Clients look up who must act by the code."""
     for code in ("answer-unacknowledged", "reset-by-peer-side", "refused-by-icmp", "nothing-heard", "syn-not-captured",
                  "blocked-outgoing", "blocked-incoming", "from-other-port", "port-taken", "port-refused",
-                 "host-refused"):  # fmt: skip
+                 "host-refused", "both-ports-change"):  # fmt: skip
         assert code == Code(code)
         assert code != verdict.pair_message(code)

@@ -13,14 +13,17 @@ from typing import Any, cast
 import pytest
 
 from punchd.core import plan
+from punchd.core.initiating import Initiating
 from punchd.daemon.admission import Admission
 from punchd.daemon.config import Config
 from punchd.daemon.host import Host
+from punchd.daemon.networks import Networks
+from punchd.wire.peer import encode_notification
 from punchd.words.addresses import Endpoint
 from punchd.words.errors import Code, RequestError
 from punchd.words.nat import Allocation, Dependence, Descriptor, Face, NatClass, Sample
-from punchd.words.notification import Opening
-from punchd.words.requests import Initiate, Place, Transport
+from punchd.words.notification import NONCE_LEN, Notification, Offer, Opening
+from punchd.words.requests import Initiate, Place, Respond, Transport
 
 A, B = "203.0.113.2", "198.51.100.2"
 UID = 1000
@@ -150,3 +153,38 @@ def test_a_descriptor_that_lies_costs_a_refusal(key: str) -> None:
     with pytest.raises(RequestError, match="nothing was sent") as refused:
         admission().initiating(request(lie) if key == "peer" else request(self_=(lie,)), UID)
     assert (Code.BAD_VALUE, {"key": key}) == (refused.value.code, refused.value.cause)
+
+
+def primers(gate: Admission, uid: int = UID) -> Initiating:
+    return gate.initiating(request(techniques=("udp",)), uid)
+
+
+def respond(nonce: int) -> Respond:
+    text = encode_notification(Notification(bytes([nonce]) * NONCE_LEN, B, A, "udp", (Offer("udp", 22001, 23001),)))
+    return Respond(id="1", notification=text)
+
+
+def test_a_retry_primes_further_in_either_role_and_stays_where_it_works() -> None:
+    """A TTL that does not clear the own NATs fails in silence; the caller's own list fails by it as `auto` does."""
+    gate = admission()
+    first, beside = primers(gate), primers(gate)
+    gate.ended(UID, first, ok=False)
+    gate.ended(UID, beside, ok=False)  # with the same TTL, so it says nothing new
+    second = gate.responding(respond(1), UID)
+    gate.ended(UID, second, ok=False)
+    third = primers(gate)
+    gate.ended(UID, third, ok=True)
+    assert [2, 4, 3, 3] == [one.terms.hole_ttl for one in (first, second, third, gate.responding(respond(2), UID))]
+    assert 2 == primers(gate, UID + 1).terms.hole_ttl
+
+
+def test_a_ttl_that_somebody_has_set_or_found_is_no_guess() -> None:
+    """The operator knows; and a first failure may have had another reason."""
+    told, found = admission(hole_ttl=3), admission()
+    found.networks = cast(Networks, SimpleNamespace(ttl=lambda local: 3))
+    for gate in (told, found):
+        gate.ended(UID, primers(gate), ok=False)
+        assert 3 == primers(gate).terms.hole_ttl
+    gate = found
+    gate.ended(UID, primers(gate), ok=False)
+    assert 5 == primers(gate).terms.hole_ttl

@@ -61,3 +61,29 @@ def test_rule_in_doubt_is_called_so() -> None:
     """A set whose elements are not known may hold the peer."""
     outcome = named(failed("blocked-outgoing"), [SUSPECTS, SUSPECTS], rules("ip daddr @banned drop"))
     assert "it may be table ip t" in outcome.message
+
+
+DATAGRAMS = [
+    [
+        Packet(what="", going=going, protocol="udp", state="established", remote="198.51.100.2")
+        for going in ("in", "out")
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "hook", "code"),
+    [
+        ("udp dport 21000-31999 drop", "input", "blocked-incoming"),
+        ("udp dport 21000-31999 drop", "output", "nothing-heard"),  # sending would have failed with EPERM
+        ("ip saddr @banned drop", "input", "nothing-heard"),  # it may be, or not: silence has many causes
+    ],
+)
+def test_silence_over_udp_is_laid_at_a_rule_that_is_sure_to_make_it(rule: str, hook: str, code: str) -> None:
+    """No ring sees datagrams arrive: the rules alone can tell."""
+    silent = Failed("nothing-heard", "nothing came", "", {"udp": {"code": "nothing-heard"}})
+    outcome = named(silent, DATAGRAMS, rules(rule, hook))
+    cause = outcome.cause["udp"]
+    assert isinstance(cause, dict)
+    assert (code, code) == (outcome.code, cause["code"])
+    assert (code == "blocked-incoming") == (rule in outcome.message) == ("mend" in cause)

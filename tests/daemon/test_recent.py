@@ -26,6 +26,16 @@ def test_a_success_ends_the_row() -> None:
     assert 0 == memory.tried(BOB, 1.0)
 
 
+def test_what_worked_after_failures_is_kept_as_long_as_it_works() -> None:
+    """The TTL that a retry found is not forgotten while it serves."""
+    memory = Recent()
+    memory.ended(BOB, ok=False, now=0.0)
+    memory.stays(BOB, 50.0)
+    assert (1, 0) == (memory.tried(BOB, 100.0), memory.tried(BOB, 110.0))
+    memory.stays(BOB, 120.0)
+    assert 0 == memory.tried(BOB, 121.0)
+
+
 def test_users_peers_and_transports_are_apart() -> None:
     """One user's failures say nothing to another, who could learn from it whom that one calls."""
     memory = Recent()

@@ -52,6 +52,16 @@ def deaf() -> None:
 
 
 @bend
+def buggy() -> None:
+    """No socket is made for a connection: what should be done raises what nobody expects."""
+
+    def connecting(*arguments: Any, **named: Any) -> socket.socket:
+        raise ZeroDivisionError("bent on purpose")
+
+    sockets.connecting = connecting
+
+
+@bend
 def no_belt() -> None:
     """Sockets without IP_MINTTL: only the verdict on ICMP errors keeps them alive."""
     original = sockets.connecting

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from punchd.core.techniques import TECHNIQUES
 from punchd.lab.demo import ACTS
 
 pytestmark = [
@@ -38,6 +39,21 @@ def test_table_fits_the_width_and_tells_the_handshake(width: int) -> None:
     assert steps == [found for line in table for found in re.findall(r" \d+\.\d ([AB] [^│]*?) *│", line)]
     assert 2 == sum(line.count("64 KiB") for line in table)
     assert "1 of 1 connected" in done.stdout
+
+
+def test_every_technique_has_its_act() -> None:
+    """What is there is shown."""
+    assert [*TECHNIQUES, "auto"] == sorted((act.technique for act in ACTS), key=[*TECHNIQUES, "auto"].index)
+
+
+def test_a_fan_shows_the_lane_that_met_and_how_many_did_not() -> None:
+    """A thousand packets are no story; the one that found the hole is, under the port that the NAT drew."""
+    done = subprocess.run([*DEMO, "udp-birthday"], capture_output=True, text=True, timeout=60)
+    assert 0 == done.returncode, done.stderr
+    steps = re.findall(r" \d+\.\d ([AB] datagram [^│]*?) *│", done.stdout)
+    assert ["A datagram prime (dies at r1)", "B datagram fire", "A datagram answer"] == steps[:3]
+    (others,) = re.findall(r"and (\d+) other lanes", done.stdout)
+    assert int(others) >= 256
 
 
 def test_every_technique_connects_where_the_demo_shows_it() -> None:

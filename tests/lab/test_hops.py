@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from duo import Talker
+from duo import Talker, duo, initiate
 from running import Daemon
 from test_endpoint import punchctl
 
@@ -165,3 +165,13 @@ def test_netcheck_shows_the_ttl_and_the_hops() -> None:
             shown = punchctl(daemon, "netcheck")
             for words in ("hole TTL", "hops clear all NATs", "100.64.1.1", "203.0.113.1", f"{SERVER} (arrived)"):
                 assert words in shown
+
+
+def test_a_retry_primes_further_and_passes() -> None:
+    """Behind a carrier's NAT that nobody has sounded, the first hole ends at home; a list has no other way."""
+    with duo("cgn", "linux") as both:
+        for status in ("error", "ok"):
+            with Talker(both.a.path) as near, Talker(both.b.path) as far:
+                near.say(initiate(both.lab, "tcp-simopen", timeout_ms=1000))
+                far.say({"id": "1", "call": "respond", "notification": near.hear()["notification"], "timeout_ms": 1000})
+                assert [status, status] == [near.final()["status"], far.final()["status"]]

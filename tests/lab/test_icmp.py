@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from duo import Talker, duo, initiate
@@ -17,12 +17,13 @@ from running import BENT, SYN_SENT, Daemon, held_sockets, tables
 
 from punchd.lab.topology import Lab
 from punchd.wire.peer import decode_notification
+from punchd.words.addresses import PUNCH_PORTS
 from punchd.words.notification import Offer
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.needs("queue", "rules")]
 
 OPEN = 200
-INSIDE, OUTSIDE = 25555, 33434
+OUTSIDE = 33434
 QUEUED, FLOOD = 4096, 6000
 """What a queue takes before it is full (edge/nfqueue.py), and more than that."""
 
@@ -47,10 +48,16 @@ def _offers(lab: Lab) -> Iterator[list[Offer]]:
         assert OPEN == len(alive)  # none of it was at the cost of an attempt
 
 
+def inside(offers: Iterable[Offer]) -> int:
+    """A port of the punch range that no open attempt holds: whoever binds it must get it."""
+    held = {offer.initiator_port for offer in offers}
+    return next(port for port in range(PUNCH_PORTS.low, PUNCH_PORTS.high) if port not in held)
+
+
 def test_traceroute_works_while_many_attempts_are_open(lab: Lab, offers: list[Offer]) -> None:
     """Quoting a port of the range or not, each error comes home, and soon."""
     target = lab.public_b
-    for port in (OUTSIDE, INSIDE):
+    for port in (OUTSIDE, inside(offers)):
         with Tracer(lab.a, port, (target, 33435)) as tracer:
             rounds_s = [tracer.round_s() for _ in range(30)]
         arrived = [round_s for round_s in rounds_s if round_s is not None]
@@ -69,7 +76,7 @@ def test_error_of_an_attempts_ports_but_another_protocol_or_peer_passes(lab: Lab
 
 def test_foreign_connect_dies_of_its_error_as_ever(lab: Lab, offers: list[Offer]) -> None:
     """Programs rely on EHOSTUNREACH; here it also proves that errors do kill where nobody prevents it."""
-    for port in (OUTSIDE + 1, INSIDE + 1):
+    for port in (OUTSIDE + 1, inside(offers)):
         assert dies_of_time_exceeded(lab.a, port, (lab.public_b, 33435))
 
 
@@ -91,7 +98,7 @@ def test_verdict_and_minimum_ttl_each_keep_an_attempt_alive_alone(bend: str) -> 
 
 def test_full_queue_lets_errors_pass(lab: Lab) -> None:
     """A daemon that hangs must not take the host's ICMP with it: what the queue can't hold passes unasked."""
-    with Daemon(lab.a) as daemon, Tracer(lab.a, INSIDE, (lab.public_b, 33435)) as tracer:
+    with Daemon(lab.a) as daemon, Tracer(lab.a, inside(()), (lab.public_b, 33435)) as tracer:
         daemon.child.send_signal(signal.SIGSTOP)
         arrived = _flood(tracer)
         time.sleep(0.1)
@@ -108,7 +115,7 @@ def test_full_queue_lets_errors_pass(lab: Lab) -> None:
 
 def test_errors_flow_and_the_table_is_gone_after_kill_9(lab: Lab, offers: list[Offer]) -> None:
     """The kernel cleans up after us: owner flag and bypass."""
-    with Daemon(lab.a) as daemon, Tracer(lab.a, INSIDE + 2, (lab.public_b, 33435)) as tracer:
+    with Daemon(lab.a) as daemon, Tracer(lab.a, inside(offers), (lab.public_b, 33435)) as tracer:
         assert 2 == len(tables(lab.a))
         daemon.child.kill()
         daemon.child.wait()

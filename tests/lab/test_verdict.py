@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from duo import Duo, Talker, duo, initiate
 from packets import MUTE, Probe
-from running import Daemon
+from running import BENT, Daemon
 
+from punchd import client
+from punchd.lab.endpoints import start_own
 from punchd.lab.namespace import Namespace
 from punchd.lab.topology import Lab
 from punchd.lab.wire import Packet
 from punchd.wire.peer import encode_notification
+from punchd.words.errors import Code
 from punchd.words.events import SYN, SYN_ACK
 from punchd.words.notification import Notification, Offer
 
@@ -45,15 +50,15 @@ def rule(place: Namespace, text: str) -> Iterator[None]:
         place.nft("delete table ip t")
 
 
-def verdicts(both: Duo, technique: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def verdicts(both: Duo, technique: str, *, timeout_ms: int = SHORT_MS) -> tuple[dict[str, Any], dict[str, Any]]:
     """What A and B have to say of one short attempt."""
     with Talker(both.a.path) as near, Talker(both.b.path) as far:
-        near.say(initiate(both.lab, technique, timeout_ms=SHORT_MS))
+        near.say(initiate(both.lab, technique, timeout_ms=timeout_ms))
         while (heard := near.hear()).get("stage") == "failed":
             pass
         if heard["status"] == "error":
             return heard, {}
-        far.say({"id": "1", "call": "respond", "notification": heard["notification"], "timeout_ms": SHORT_MS})
+        far.say({"id": "1", "call": "respond", "notification": heard["notification"], "timeout_ms": timeout_ms})
         return near.final(), far.final()
 
 
@@ -104,6 +109,30 @@ def test_a_deaf_made_socket_is_nobodys_success(both: Duo, side: str) -> None:
     assert "tcp dport 21000-31999 drop" in said["cause"]["tcp-midstream"]["rule"]
 
 
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("policy", ["udp dport 21000-31999 drop", "policy drop"])
+def test_own_rule_that_drops_datagrams_is_named(both: Duo, side: str, policy: str) -> None:
+    """No ring sees them come, and silence has many causes: the rules themselves tell."""
+    with rule(getattr(both.lab, side), f"{IN}; {policy}"):
+        said = verdicts(both, "udp")["ab".index(side)]
+    assert "blocked-incoming" == said["code"]
+    assert said["message"].startswith("a rule of this host drops what the peer sends, it is table ip t, chain c: ")
+    assert policy in said["cause"]["udp"]["rule"]
+    assert said["advice"].startswith("nft insert rule ip t c udp dport 21000-31999")
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("kinds", [("random", "linux"), ("linux", "random")])
+def test_a_deaf_socket_of_a_fan_is_nobodys_success(kinds: tuple[str, str], side: str) -> None:
+    """It is made after the segment that found its lane; what follows may be dropped by a rule, on either side."""
+    deafening = "tcp dport 21000-31999 drop"
+    with duo(*kinds) as both, rule(getattr(both.lab, side), f"{IN}; {deafening}"):
+        said = verdicts(both, "tcp-birthday", timeout_ms=5000)["ab".index(side)]
+    assert "blocked-incoming" == said["code"]
+    assert any(deafening in cause.get("rule", "") for cause in said["cause"].values())
+    assert f"it is table ip t, chain c: {deafening}" in said["message"]
+
+
 def test_rule_of_somebody_else_is_not_named(both: Duo) -> None:
     """A host with rules whose packets die elsewhere is told so."""
     with rule(both.lab.a, f"{IN}; tcp dport 22 drop"), rule(both.lab.r2, "type filter hook forward priority 0; drop"):
@@ -120,6 +149,15 @@ def test_where_our_primer_died_is_told_though_nobody_was_woken_for_it(both: Duo,
     assert "nothing-heard" == said["code"]
     icmp = said["cause"][technique]["icmp"]
     assert (11, 0, f"time exceeded from {icmp['sender']}") == (icmp["type"], icmp["code"], icmp["words"])
+
+
+def test_datagrams_that_die_elsewhere_are_laid_at_no_rule(both: Duo) -> None:
+    """Whoever mends what is not broken loses an hour."""
+    with rule(both.lab.a, f"{IN}; udp dport 53 drop"), rule(both.lab.r2, "type filter hook forward priority 0; drop"):
+        said, _ = verdicts(both, "udp")
+    assert "nothing-heard" == said["code"]
+    assert "rule" not in said["cause"]["udp"]
+    assert "ask over there" in said["advice"]
 
 
 def test_reset_is_told_with_its_ttl_and_distance() -> None:
@@ -166,7 +204,8 @@ def test_answer_from_another_port_is_told_with_the_port(flags: int) -> None:
         probe.close()
     assert "from-other-port" == said["code"]
     assert 40000 == said["cause"]["tcp-simopen"]["other_port"]
-    assert f"port 40000, not {offer.initiator_port}" in said["message"]
+    segment = "SYN" if flags == SYN else "SYN-ACK"
+    assert f"its {segment} came from port 40000, not {offer.initiator_port}" in said["message"]
 
 
 def test_silence_is_told_with_what_left() -> None:
@@ -177,6 +216,97 @@ def test_silence_is_told_with_what_left() -> None:
     cause = said["cause"]["tcp-simopen"]
     assert (True, False, False) == (cause["own_syn_left"], cause["peer_syn_came"], cause["peer_syn_ack_came"])
     assert not {"rst_ttl", "icmp", "other_port", "rule"} & cause.keys()
+    assert "nothing came from the peer (our own SYN left); tried tcp-simopen" == said["message"]
+    assert "`self`" in said["advice"]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("kinds", [("random", "random"), ("random", "sequential"), ("sequential", "random")])
+def test_two_nats_that_change_ports_are_named_on_both_sides(kinds: tuple[str, str], transport: str) -> None:
+    """The only cells that may fail: no retry, no rule and no technique helps, and the reader must not look for one."""
+    with duo(*kinds) as both, Talker(both.a.path) as near, Talker(both.b.path) as far:
+        servers = start_own(both.lab)
+        with client.connect_blocking(both.a.path) as one, client.connect_blocking(both.b.path) as other:
+            own, peer = one.endpoint(servers=servers).descriptor, other.endpoint(servers=servers).descriptor
+        near.say({"id": "1", "call": "initiate", "peer": peer, "self": own, "transport": transport, "timeout_ms": 1500})
+        text = near.hear()["notification"]
+        far.say({"id": "1", "call": "respond", "notification": text, "timeout_ms": 1500})
+        said = near.final(), far.final()
+    for side in said:
+        assert "both-ports-change" == side["code"], side
+        assert "both sides' NATs give each connection another port" in side["message"]
+        assert f"tried {transport}-birthday" in side["message"]
+        assert "forward one of the punch range" in side["advice"]
+
+
+# -- codes that no packet of the peer's brings about ------------------------------------------------------------------
+
+
+def test_next_hop_that_does_not_answer_is_laid_at_no_rule(both: Duo) -> None:
+    """To the socket it looks as a `reject` of this host's does; without a rule, `ip neigh` shows who is silent."""
+    place = both.lab.a
+    place.run(["sysctl", "-qw", "net.ipv4.neigh.eth0.retrans_time_ms=100"])
+    place.run(["ip", "route", "add", "192.0.2.67/32", "dev", "eth0"])
+    with Talker(both.a.path) as near:
+        said = near.ask(initiate(both.lab, "tcp-simopen") | {"peer": "192.0.2.67"})
+    assert "socket-lost" == said["code"] == said["cause"]["tcp-simopen"]["code"]
+    assert "the kernel of this host gave up the socket (No route to host); tried tcp-simopen" == said["message"]
+    assert "ip neigh" in said["advice"]
+
+
+def test_host_without_a_route_is_told_the_command_that_shows_it(both: Duo) -> None:
+    """Nothing has left, and nothing can."""
+    with Talker(both.a.path) as near:
+        both.lab.a.run(["ip", "route", "add", "unreachable", "192.0.2.66/32"])
+        said = near.ask(initiate(both.lab, "tcp-simopen") | {"peer": "192.0.2.66"})
+    assert "host-refused" == said["code"]
+    assert "this host has no route to 192.0.2.66" in said["message"]
+    assert "ip route get" in said["advice"]
+
+
+def test_host_without_capabilities_says_what_the_technique_lacks(both: Duo) -> None:
+    """And where the line is that grants it; the peer of such a host hears it by name, too."""
+    unprivileged = [sys.executable, "-m", "punchd.lab.unprivileged", "none"]
+    with Daemon(both.lab.a, command=unprivileged) as poor, Talker(poor.path) as near, Talker(both.b.path) as far:
+        said = near.ask(initiate(both.lab, "tcp-midstream"))
+        assert ("not-capable", {"tcp-midstream": "raw, repair, ring"}) == (said["code"], said["cause"]["missing"])
+        assert "ping" in said["advice"]
+        far.say({
+            "id": "1", "call": "initiate", "techniques": ["tcp-midstream"], "timeout_ms": SHORT_MS,
+            "peer": both.lab.public_a, "self": both.lab.public_b,
+        })  # fmt: skip
+        text = far.hear()["notification"]
+        said = near.ask({"id": "2", "call": "respond", "notification": text})
+        assert "no-common-technique" == said["code"]
+        assert "the peer offers tcp-midstream" in said["message"]
+        assert "nothing-heard" == far.final()["code"]
+
+
+def test_time_that_is_up_before_the_notification_is_called_so(both: Duo) -> None:
+    """A fan of 1024 takes a quarter of a second to prime; nobody was told of it, so nobody was silent."""
+    with Talker(both.a.path) as near:
+        said = near.ask(initiate(both.lab, "tcp-birthday", timeout_ms=20))
+    assert "time-up" == said["code"]
+    assert "before the notification was ready" in said["message"]
+    assert "give a larger timeout_ms" == said["advice"]
+
+
+def test_a_bug_of_ours_ends_one_attempt_and_says_whose_it_is(both: Duo) -> None:
+    """Others go on; and the log has the trace that a report needs, on which these tests' own Daemon stumbles."""
+    daemon = Daemon(both.lab.a, command=[*BENT, "buggy"]).__enter__()
+    with Talker(daemon.path) as near:
+        said = near.ask(initiate(both.lab, "tcp-simopen"))
+        assert "internal" == said["code"]
+        assert "report" in said["advice"]
+        assert "ok" == near.ask({"id": "2", "call": "ping"})["status"]
+    with pytest.raises(AssertionError, match="bent on purpose"):
+        daemon.__exit__(None, None, None)
+
+
+def test_every_code_is_brought_about_by_some_test_of_the_lab() -> None:
+    """A code that nothing produces is a promise that nobody keeps."""
+    told = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("test_*.py")))
+    assert [] == [code for code in Code if f'"{code}"' not in told]
 
 
 @contextlib.contextmanager

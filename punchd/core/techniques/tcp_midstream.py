@@ -29,18 +29,9 @@ def initiator(pair: Pair) -> Script:
     yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), ACK_HOLE_S)
     _materialise(pair)
 
-    def answer() -> None:
-        pair.tell(Signal.ANSWER)
-
-    answer()
+    pair.tell(Signal.ANSWER)
     pair.say_answered(early=True)
-    fire = signal(Signal.FIRE)
-    while not pair.committed:
-        yield from pair.until(lambda event: pair.committed or fire(event), again=answer)
-        if not pair.committed:
-            answer()
-    yield from pair.heard_by_kernel()
-    pair.connected = True
+    yield from pair.answers()
     yield from pair.until(never)
 
 
