@@ -49,7 +49,7 @@ class Program:
     at_once: int = 1000
     """No more of it: it gets slower, or fails."""
     singly: bool = False
-    """Where NATs draw ports it punches one at a time."""
+    """Through other pairs as well one at a time."""
     slow: bool = False
     """Many at once are no more than those one by one: setting them up takes longer than they do."""
     sets_up: bool = False
@@ -182,7 +182,7 @@ PROGRAMS = (
             _serve_libp2p, at_once=10, slow=True, sets_up=True),
     Program("aioice", "udp", _python("ice")),
     Program("libnice", "udp", (str(_NICE),), _build_nice),
-    # more at once are slower, and a hundred of them fail
+    # more at once are slower, and a hundred of them fail; a NAT that draws ports it meets once in 20 s at most
     Program("hyperdht", "udp", ("node", str(_HERE / "hyper.js"), str(_PACKAGES)), _install_hyper, _serve_hyper,
             at_once=10, singly=True),
 )  # fmt: skip
