@@ -106,6 +106,8 @@ class Plot:
     """Horizontal lines, by label: what physics or a target says."""
     upright: Mapping[str, float] = field(default_factory=dict)
     """The same, vertical."""
+    bars: Sequence[str] = ()
+    """Bars in groups with these names instead of lines; x is the number of the group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +245,13 @@ def _draw(bench: str, plots: Sequence[Plot]) -> list[str]:
     drawn = []
     for plot in plots:
         figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-        for label, points in plot.lines.items():
-            axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 30 else None)
+        for place, (label, points) in enumerate(plot.lines.items()):
+            if plot.bars:
+                width = 0.8 / len(plot.lines)
+                axes.bar([x + width * place for x, _ in points], [y for _, y in points], width, label=label)
+                axes.set_xticks([number + 0.4 - width / 2 for number in range(len(plot.bars))], plot.bars, fontsize=7)
+            else:
+                axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 30 else None)
         for label, level in plot.limits.items():
             axes.axhline(level, linestyle=":", color="grey")
             axes.annotate(label, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom")

@@ -2,9 +2,9 @@
 // It measures the library as it is, but for one list: it refuses documentation addresses, which the lab is made of.
 //
 //   node hyper.js PACKAGES boot ADDRESS
-//   node hyper.js PACKAGES {a|b} COUNT CONCURRENCY TIMEOUT_S ADDRESS     (ADDRESS: of the bootstrap node)
+//   node hyper.js PACKAGES {a|b} PATH COUNT CONCURRENCY TIMEOUT_S OWN PEER ADDRESS     (ADDRESS: of the bootstrap node)
 //
-// Side b ends when its input does. Both print one JSON line, as bench/_peers/talk.py does.
+// PATH, OWN and PEER are what others need. Side b ends when its input does. Both print one JSON line, as bench/_peers/talk.py does.
 'use strict'
 const { createRequire } = require('node:module')
 const { performance } = require('node:perf_hooks')
@@ -81,5 +81,5 @@ async function call (count, concurrency, timeoutS, host) {
 }
 
 if (role === 'boot') boot(rest[0])
-else if (role === 'b') answer(rest[3])
-else call(Number(rest[0]), Number(rest[1]), Number(rest[2]), rest[3])
+else if (role === 'b') answer(rest[6])
+else call(Number(rest[1]), Number(rest[2]), Number(rest[3]), rest[6])

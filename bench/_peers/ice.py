@@ -11,7 +11,7 @@ import aioice
 
 from bench._peers.talk import Exchange, Options, main
 
-STUN_PORT = 3478
+STUN_PORT = 3578
 _closing: set[asyncio.Task[None]] = set()
 
 

@@ -3,7 +3,7 @@ It refuses to know what a line means: requests, ids and the wording of errors ar
 
 Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
 Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
-while the kernel does not take it:
+while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due:
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -113,6 +113,8 @@ class Connection:
         self._dropped = 0
         self._writing = False
         self._parting: asyncio.Handle | None = None
+        self._answering = False
+        """The owner has the only line there is; what it says leaves when it is done."""
         self._stuffed = False
         self._finishing = False
         self._retry: asyncio.TimerHandle | None = None
@@ -128,10 +130,11 @@ class Connection:
         self._output.append(_Outgoing(line, -1 if fd is None else fd, droppable))
         self._droppable_count += droppable
         self.unread_len += len(line)
-        if self._parting is None and not self._writing and self._retry is None:
-            self._parting = self._loop.call_soon(self._flush)
-        if self._parting is not None and self.unread_len > _JOIN_MAX_LEN:
-            self._flush()
+        if not (self._writing or self._retry is not None):
+            if self.unread_len > _JOIN_MAX_LEN:
+                self._flush()
+            elif self._parting is None and not self._answering:
+                self._parting = self._loop.call_soon(self._flush)
         if self.unread_len > UNREAD_MAX_LEN:
             self._drop_oldest()
             self._stuff()
@@ -149,7 +152,7 @@ class Connection:
 
     def close(self) -> None:
         """Close at once; what the kernel does not take at once is lost, descriptors included."""
-        if self._parting is not None:
+        if self._parting is not None or (self._answering and self._output):
             self._flush()
         if self.closed:
             return
@@ -200,6 +203,9 @@ class Connection:
         if self.closed or self._finishing:
             return
         if chunk:
+            if chunk.find(b"\n") == len(chunk) - 1 and not (self._rest or self._lines or self._skipping):
+                self._answer(chunk[:-1])
+                return
             self._take(chunk)
             self._hand_on()
             return
@@ -207,6 +213,14 @@ class Connection:
         self._rest.clear()
         self.half_closed = True
         self._callbacks.on_half_closed(self)
+
+    def _answer(self, line: bytes) -> None:
+        """A line of a caller with one request at a time: another turn of the loop would only delay the answer."""
+        self._answering = True
+        self._callbacks.on_line(self, line)
+        self._answering = False
+        if self._output and self._parting is None and not (self._writing or self._retry is not None):
+            self._flush()
 
     def _take(self, chunk: bytes) -> None:
         lines = chunk.split(b"\n")
@@ -285,6 +299,8 @@ class Connection:
     def _send_some(self) -> int:
         """One sendmsg: a run of lines, which ends with the first one that has a descriptor."""
         first = self._output[0]
+        if len(self._output) == 1 and first.fd < 0 and not first.droppable:
+            return self._socket.send(first.line, socket.MSG_NOSIGNAL)
         if first.droppable and self._dropped and not first.dropped:
             line = self._callbacks.with_dropped(first.line, self._dropped)
             self.unread_len += len(line) - len(first.line)

@@ -509,6 +509,45 @@ def test_one_chatterbox_does_not_starve_the_others(run: Any) -> None:
     run(story)
 
 
+def test_the_answer_to_a_line_alone_leaves_before_the_loop_turns(run: Any) -> None:
+    """A caller with one request at a time waits for no other's work."""
+
+    async def story(told: House) -> None:
+        loop = asyncio.get_running_loop()
+        came: list[bytes] = []
+
+        def answer(connection: Connection, text: bytes) -> None:
+            loop.call_soon(lambda: came.append(client.recv(100)))  # before anything that the answer would schedule
+            connection.send(text + b" 1\n")
+            connection.send(text + b" 2\n")
+
+        told.on_line = answer
+        with told.client() as client:
+            client.send(b"a\n")
+            await until(lambda: came)
+            assert [b"a 1\na 2\n"] == came
+
+    run(story)
+
+
+def test_an_answer_before_close_is_delivered(run: Any) -> None:
+    """Whoever refuses a line and hangs up is heard."""
+
+    async def story(told: House) -> None:
+        def answer(connection: Connection, text: bytes) -> None:
+            connection.send(text + b" no\n")
+            connection.close()
+
+        told.on_line = answer
+        with told.client() as client:
+            client.send(b"a\n")
+            await until(lambda: told.events)
+            assert (b"a no\n", b"") == (client.recv(100), client.recv(100))
+            assert ["closed"] == told.events
+
+    run(story)
+
+
 def test_closing_inside_a_callback_is_safe(run: Any) -> None:
     """The owner may end a connection at any line."""
 
