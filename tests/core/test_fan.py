@@ -189,7 +189,8 @@ def test_a_round_with_fresh_ports_is_another_try() -> None:
     sprays = those(Spray, (attempt := responding(targets=Spread(0, 64))).begin())
     while attempt.deadline is not None and len(sprays) < ROUNDS:
         sprays += those(Spray, attempt.step(DeadlinePassed(), attempt.deadline))
-    (handed,) = those(HandOver, attempt.step(sees(attempt.pairs[0], sprays[1].lanes[5], Signal.ANSWER), 2.0))
+    attempt.step(sees(attempt.pairs[0], sprays[1].lanes[5], Signal.ANSWER), 2.0)
+    (handed,) = those(HandOver, attempt.step(KernelHeard(0), 2.01))
     assert handed.outcome is not None
     assert 2 == handed.outcome.tries
 
