@@ -28,6 +28,7 @@ class Initiating(Attempt):
     __slots__ = (
         "_early_given",
         "_heard",
+        "_moved",
         "_offered",
         "_ports",
         "_redraws",
@@ -49,6 +50,7 @@ class Initiating(Attempt):
         self.in_turn, self.patience_ms = in_turn, int(timeout_s * 1000)
         self._settled = False
         self._heard: set[int] = set()
+        self._moved: set[int] = set()
         self._offered: list[int] = []
         """The pairs in the order of the notification's offers."""
         for row in self.rows:
@@ -136,6 +138,9 @@ class Initiating(Attempt):
             if ready.port not in (0, pair.offer.responder_port) and pair.offer.fan is None:
                 if pair.syn is not None or pair.aim_port != pair.offer.responder_port:
                     continue  # a captured SYN, or a mapping, is of the old port alone
+                if pair.index in self._moved:
+                    continue  # nobody has to move twice: it would be we who scan the ports of whoever it names
+                self._moved.add(pair.index)
                 pair.close()
                 moved = replace(pair.offer, responder_port=ready.port)
                 pair = self._start(Candidate(moved, pair.own_port, ready.port, pair.after_s), index=pair.index)

@@ -275,6 +275,14 @@ def test_the_initiator_opens_towards_the_new_port() -> None:
     assert [(Signal.PRIME, HOLE)] == told(effects)
 
 
+def test_no_pair_is_moved_twice() -> None:
+    """An honest responder draws one other port; one that lies would have us scan whom it has named."""
+    attempt = initiating(Row("tcp-midstream"))
+    begun(attempt)
+    moves = [attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0, port),))), 0.1) for port in range(30000, 30009)]
+    assert [1, *([0] * 8)] == [len(those(OpenPair, effects)) for effects in moves]
+
+
 def test_a_second_message_about_nothing_changes_nothing() -> None:
     """Offers that were never made, pairs that are answered already."""
     attempt = initiating(Row("tcp-simopen"))
