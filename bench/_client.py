@@ -85,6 +85,8 @@ class Client:
             "techniques": "auto" if options.techniques == "auto" else options.techniques.split(","),
             "timeout_ms": options.timeout_ms,
         } if options.role == "a" else {"call": "respond", "timeout_ms": options.timeout_ms}  # fmt: skip
+        if options.told_ms is not None and options.role == "a":
+            keys["side_delay_ms"] = options.told_ms
         if options.early:
             keys["early"] = True
         self.tail = b'",' + json.dumps(keys).encode()[1:-1]
@@ -212,6 +214,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--told-ms", type=float)
     parser.add_argument("--early", action="store_true")
     parser.add_argument("--times", action="store_true")
     client = Client(parser.parse_args())

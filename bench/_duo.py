@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +96,15 @@ class Duo:
         rate: float = 0.0,
         side_delay_ms: float = 0.0,
         early: bool = False,
+        told_ms: float | None = None,
         times: bool = False,
         patience_s: float = 120.0,
     ) -> Outcome:
         """`count` punches, so many in flight or so many a second."""
         run = self.begin(
-            technique, count, concurrency=concurrency, rate=rate, side_delay_ms=side_delay_ms, early=early, times=times
-        )
+            technique, count, concurrency=concurrency, rate=rate, side_delay_ms=side_delay_ms, early=early,
+            told_ms=told_ms, times=times,
+        )  # fmt: skip
         return run.finish(patience_s)
 
     def begin(
@@ -114,9 +116,11 @@ class Duo:
         rate: float = 0.0,
         side_delay_ms: float = 0.0,
         early: bool = False,
+        told_ms: float | None = None,
         times: bool = False,
+        sockets: Mapping[str, str] | None = None,
     ) -> Running:
-        """The same, without waiting for its end."""
+        """The same, without waiting for its end; `told_ms` is the request's side_delay_ms, `sockets` whom to ask."""
         place = f"{self.lab.server.address}:{next(self._ports)}"
         host, _, port = place.partition(":")
         side = self.lab.server.popen(
@@ -127,6 +131,7 @@ class Duo:
         options = [
             f"--side={place}", f"--techniques={technique}", f"--count={count}", f"--concurrency={concurrency}",
             f"--rate={rate}", f"--transport={'udp' if technique.startswith('udp') else 'tcp'}",
+            *([f"--told-ms={told_ms}"] if told_ms is not None else []),
             *(["--early"] if early else []), *(["--times"] if times else []),
         ]  # fmt: skip
         lab, clients = self.lab, {}
@@ -134,7 +139,8 @@ class Duo:
             ("b", lab.b, lab.public_a, lab.public_b),
             ("a", lab.a, lab.public_b, lab.public_a),
         ):
-            argv = [sys.executable, "-m", "bench._client", role, f"--socket={self.pair.socket_path(role)}"]
+            path = self.pair.socket_path(role) if sockets is None else sockets[role]
+            argv = [sys.executable, "-m", "bench._client", role, f"--socket={path}"]
             clients[role] = here.popen(
                 [*argv, f"--peer={peer}", f"--self={own}", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 text=True,

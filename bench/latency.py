@@ -3,99 +3,195 @@ Nothing is taken off in silence: the path and the side channel are measured besi
 
 With s the side channel's way and r the path's round trip, the limits are (design, section 6):
 
-    B   s + r          A   s + 3r/2          A, early   s + r/2
+    B   s + r          A   s + 3r/2          A, early   s + r/2          A, told s   s + r/2
 
 "own share" is what a hand-over took beyond its limit, s being what each attempt's side line really took and r what
 datagrams took to the server between the routers and back, through the same delay lines, in the same minute. "above
 nominal" takes r as configured and s as r/2 instead: the delay line's own lateness is then counted as ours.
+
+A hand-over wakes up processes, six times for B and seven for A, and idle cores of a virtual machine are slow to wake.
+"plain messages" is the same with bench/_chain.py in the daemons' place, which passes on as many messages and does
+nothing with them: what it takes beyond the limit is the machine's share of punchd's own share.
+"Told s" gives `side_delay_ms`, by which A could fire so that B finds its segment when it begins.
 """
 
 from __future__ import annotations
 
 import socket
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from bench._duo import Duo, Outcome
+from bench._duo import Duo, Outcome, shorten_time_wait
 from bench._frame import Figure, Plot, Progress, Report, at_most, share
 from punchd.lab.namespace import Namespace
 from punchd.lab.topology import Lab
 
-TECHNIQUE = "tcp-midstream"
-RTTS_MS = (0.0, 20.0, 100.0, 300.0)
-RATE, BACKGROUND = 20.0, 200.0
-LIMITS = {"B": 1.0, "A": 1.5, "A early": 0.5}
+PLACES = {("linux", "linux"): ("tcp-midstream", "tcp-simopen", "udp"), ("linux-synfilter", "untracked"): ("tcp-syni",)}
+EARLY = ("tcp-midstream", "tcp-syni")
+"""With the others A is still in SYN_RECV at its peer's first segment, or has no use for it."""
+TOLD = "tcp-midstream"
+RTTS_MS, QUICK_RTTS_MS = (0.0, 20.0, 100.0, 300.0), (0.0, 100.0)
+DRAWN_MS = 100.0
+RATE, BACKGROUND = 40.0, 200.0
+LIMITS = {"B": 1.0, "A": 1.5, "A early": 0.5, "A told s": 0.5}
 """Round trips of the path after the side channel's way."""
 ECHO_PORT = 7
+MEDIAN_MS, WORST_MS, LOADED_MS = 2.0, 5.0, 5.0
+Shares = dict[str, list[float]]
+"""By side, in ms."""
+
+
+@dataclass(slots=True)
+class Findings:
+    count: int
+    progress: Progress
+    figures: list[Figure] = field(default_factory=list)
+    idle: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    loaded: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
-    count = 50 if quick else 300
-    figures: list[Figure] = []
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for rtt_ms in (0.0, 100.0) if quick else RTTS_MS:
-        with Duo("linux", "linux", delay_ms=rtt_ms / 2) as duo:
-            for loaded in (False, True):
-                for early in (False,) if quick and loaded else (False, True):
-                    path_ms = _path_ms(duo.lab)
-                    outcome = _measure(duo, count, rtt_ms=rtt_ms, early=early, loaded=loaded)
-                    label = f"RTT {rtt_ms:g}, {'200/s beside' if loaded else 'idle'}"
-                    own, nominal = _shares(outcome, path_ms, rtt_ms, early=early)
-                    for side, values in own.items():
-                        figures += _figures(f"{label}: {side}", values, nominal[side], loaded=loaded)
-                        curve = [(value, (rank + 1) / len(values)) for rank, value in enumerate(sorted(values))]
-                        lines[f"{side}, {label}"] = curve
-                    progress(f"{label}{', early' if early else ''}: path {path_ms:.2f} ms, " + ", ".join(
-                        f"{side} {share(values, 0.5):.2f} ms beyond" for side, values in own.items()
-                    ))  # fmt: skip
+    found = Findings(30 if quick else 150, progress)
+    for rtt_ms in QUICK_RTTS_MS if quick else RTTS_MS:
+        for kinds, techniques in PLACES.items():
+            with Duo(*kinds, delay_ms=rtt_ms / 2) as duo:
+                shorten_time_wait(duo.lab)
+                if kinds == ("linux", "linux"):
+                    _chained(duo, rtt_ms, found)
+                for technique in techniques:
+                    _idle(duo, technique, rtt_ms, found)
+                    if not quick or (technique == TOLD and rtt_ms):
+                        _loaded(duo, technique, rtt_ms, found)
     plots = [
         Plot(
-            name=f"latency-{'loaded' if loaded else 'idle'}",
-            title=f"{TECHNIQUE}: beyond the physical limit, {'200 a second beside' if loaded else 'idle'}",
-            x="ms beyond the limit", y="share of attempts",
-            lines={label: points for label, points in lines.items() if ("beside" in label) == loaded},
-            upright={"target, median": 5.0 if loaded else 2.0},
+            name=f"latency-{name}", title=f"Beyond the physical limit, round trip {DRAWN_MS:g} ms, {under}",
+            x="ms beyond the limit", y="share of attempts", lines=lines,
+            upright={"limit": 0.0, "target, median": limit},
         )
-        for loaded in (False, True)
+        for name, under, lines, limit in (
+            ("idle", "nothing beside", found.idle, MEDIAN_MS),
+            ("loaded", f"{BACKGROUND:g} a second beside", found.loaded, LOADED_MS),
+        )
     ]  # fmt: skip
-    return Report(figures, plots, {"technique": TECHNIQUE, "count": count, "background_per_s": BACKGROUND})
+    return Report(found.figures, plots, {"count": found.count, "rate": RATE, "background_per_s": BACKGROUND})
 
 
-def _measure(duo: Duo, count: int, *, rtt_ms: float, early: bool, loaded: bool) -> Outcome:
-    """So few a second that hardly two meet on a processor, though many may be under way."""
-    background = None
-    seconds = count / RATE + 2 + rtt_ms / 100
-    if loaded:
-        background = duo.begin(TECHNIQUE, int(BACKGROUND * seconds), rate=BACKGROUND)
-        time.sleep(1 + rtt_ms / 200)
-    outcome = duo.punch(TECHNIQUE, count, rate=RATE, early=early, times=True)
-    if background is not None:
-        background.finish(60)
-    return outcome
+def _chained(duo: Duo, rtt_ms: float, found: Findings) -> None:
+    """The machine's part: nobody's target."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = duo.lab
+        paths = {role: f"{folder}/{role}" for role in "ab"}
+        daemons = [
+            host.popen([sys.executable, "-m", "bench._chain", paths[role], peer], stdout=subprocess.PIPE)
+            for role, host, peer in (("a", lab.a, lab.public_b), ("b", lab.b, lab.public_a))
+        ]
+        try:
+            for daemon in daemons:
+                assert daemon.stdout is not None
+                daemon.stdout.readline()
+            path_ms = _path_ms(lab)
+            outcome = duo.begin("chain", found.count, rate=RATE, times=True, sockets=paths).finish(60)
+        finally:
+            for daemon in daemons:
+                daemon.terminate()
+                daemon.wait()
+    label = f"RTT {rtt_ms:g}, idle: plain messages"
+    for side, values in _shares(outcome, path_ms, {"A": outcome.times_a, "B": outcome.times_b}).items():
+        note = f"p99 {share(values, 0.99):.2f}"
+        found.figures.append(Figure(f"{label}, {side}", share(values, 0.5), "ms", _spread(values), None, note))
+        _draw(found.idle, f"plain messages, {side}", values, rtt_ms)
+        found.progress(f"{label}: {side} {share(values, 0.5):.2f} ms beyond")
+
+
+def _idle(duo: Duo, technique: str, rtt_ms: float, found: Findings) -> None:
+    path_ms, label = _path_ms(duo.lab), f"RTT {rtt_ms:g}, idle: {technique}"
+    outcome = duo.punch(technique, found.count, rate=RATE, times=True)
+    sides = {"A": outcome.times_a, "B": outcome.times_b}
+    _judge(found, label, outcome, path_ms, rtt_ms, sides, lines=found.idle)
+    if technique in EARLY:
+        outcome = duo.punch(technique, found.count, rate=RATE, early=True, times=True)
+        _judge(found, label, outcome, path_ms, rtt_ms, {"A early": outcome.times_a}, lines=found.idle)
+    if technique == TOLD and rtt_ms:
+        outcome = duo.punch(technique, found.count, rate=RATE, told_ms=rtt_ms / 2, times=True)
+        _judge(found, label, outcome, path_ms, rtt_ms, {"A told s": outcome.times_a}, lines={})
+
+
+def _loaded(duo: Duo, technique: str, rtt_ms: float, found: Findings) -> None:
+    """So few a second that hardly two of those timed meet on a processor, though many may be under way."""
+    label = f"RTT {rtt_ms:g}, {BACKGROUND:g}/s beside: {technique}"
+    seconds = found.count / RATE + 2 + rtt_ms / 100
+    path_ms = _path_ms(duo.lab)
+    background = duo.begin(technique, int(BACKGROUND * seconds), rate=BACKGROUND)
+    time.sleep(1 + rtt_ms / 200)
+    outcome = duo.punch(technique, found.count, rate=RATE, times=True)
+    background.finish(60)
+    sides = {"A": outcome.times_a, "B": outcome.times_b}
+    _judge(found, label, outcome, path_ms, rtt_ms, sides, lines=found.loaded)
+
+
+def _judge(
+    found: Findings,
+    label: str,
+    outcome: Outcome,
+    path_ms: float,
+    rtt_ms: float,
+    sides: Mapping[str, list[tuple[str, int, int]]],
+    *,
+    lines: dict[str, list[tuple[float, float]]],
+) -> None:
+    """Two figures a side: the median and, where nothing is beside, the p99."""
+    loaded = lines is found.loaded
+    nominal = _shares(outcome, rtt_ms, sides, side_ms=lambda _: rtt_ms / 2)
+    for side, values in _shares(outcome, path_ms, sides).items():
+        above, name = nominal[side], f"{label}, {side}"
+        note = f"above nominal: median {share(above, 0.5):.2f}, p99 {share(above, 0.99):.2f}"
+        if outcome.failed > 0:
+            note += f"; {outcome.failed} failed"
+        if side == "A told s":
+            note += "; B alone chooses, so A's proof is B's COMMIT (decision 0014)"
+        limit = at_most(LOADED_MS if loaded else MEDIAN_MS)
+        found.figures.append(Figure(f"{name} own share", share(values, 0.5), "ms", _spread(values), limit, note))
+        if not loaded:
+            worst = at_most(WORST_MS)
+            found.figures.append(Figure(f"{name} own p99", share(values, 0.99), "ms", _spread(values), worst))
+        technique = label.rpartition(": ")[2]
+        _draw(lines, f"{technique}, {side}", values, rtt_ms)
+        found.progress(f"{name}: path {path_ms:.2f} ms, {share(values, 0.5):.2f} ms beyond")
 
 
 def _shares(
-    outcome: Outcome, path_ms: float, rtt_ms: float, *, early: bool
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """By side, in ms: beyond the limit as measured, and beyond the limit as configured."""
+    outcome: Outcome,
+    path_ms: float,
+    sides: Mapping[str, list[tuple[str, int, int]]],
+    *,
+    side_ms: Callable[[str], float] | None = None,
+) -> Shares:
+    """What each hand-over took beyond its limit; the side channel's way is what it was, if nothing else is said."""
     asked = {id_: begun for id_, begun, _ in outcome.times_a}
-    side_ms = {id_: ns / 1e6 for id_, ns in outcome.side_ns}
-    own: dict[str, list[float]] = {}
-    nominal: dict[str, list[float]] = {}
-    sides = {"A early" if early else "A": outcome.times_a, **({} if early else {"B": outcome.times_b})}
-    for side, times in sides.items():
-        for id_, _, in_hand in times:
-            took_ms = (in_hand - asked[id_]) / 1e6
-            own.setdefault(side, []).append(took_ms - side_ms[id_] - LIMITS[side] * path_ms)
-            nominal.setdefault(side, []).append(took_ms - rtt_ms / 2 - LIMITS[side] * rtt_ms)
-    return own, nominal
+    measured = {id_: ns / 1e6 for id_, ns in outcome.side_ns}
+    way_ms = side_ms or measured.__getitem__
+    return {
+        side: [
+            (in_hand - asked[id_]) / 1e6 - way_ms(id_) - LIMITS[side] * path_ms
+            for id_, _, in_hand in times
+            if id_ in asked
+        ]
+        for side, times in sides.items()
+    }
 
 
-def _figures(label: str, own: list[float], nominal: list[float], *, loaded: bool) -> list[Figure]:
-    note = f"above nominal: median {share(nominal, 0.5):.2f}, p99 {share(nominal, 0.99):.2f}"
-    limit, spread = at_most(5.0 if loaded else 2.0), (min(own), max(own))
-    median = Figure(f"{label} own share", share(own, 0.5), "ms", spread, limit, note)
-    return [median, Figure(f"{label} own p99", share(own, 0.99), "ms", spread, None if loaded else at_most(5.0))]
+def _draw(lines: dict[str, list[tuple[float, float]]], label: str, values: list[float], rtt_ms: float) -> None:
+    if rtt_ms == DRAWN_MS:
+        lines[label] = [(value, (rank + 1) / len(values)) for rank, value in enumerate(sorted(values))]
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    return min(values), max(values)
 
 
 def _path_ms(lab: Lab) -> float:
