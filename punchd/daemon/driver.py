@@ -487,5 +487,5 @@ class Driver:
         self._tuples.leave(held)
 
 
-_MAY_END = seen.DeadlinePassed | seen.SocketFailed | seen.EffectFailed
+_MAY_END = (seen.DeadlinePassed, seen.SocketFailed, seen.EffectFailed)
 _OVERDRAWN = "this address has had more packets than the budget allows"

@@ -132,7 +132,7 @@ class Fans:
             return self._open_port(held, fan, port)
         if self._host.diag is not None:
             return not self._host.diag.holds((held.local[0], port), (held.remote[0], remote_port))
-        return sockets.is_free(port, stream=True)
+        return sockets.is_free(port)
 
     def _open_port(self, held: Held, fan: Fan, port: int) -> bool:
         try:

@@ -32,7 +32,7 @@ class Tuples:
         port = effect.local_port
         if not effect.ours and port not in self._host.ports:
             raise OSError(errno.EACCES, f"port {port} is outside of the punch range {self._host.ports}")
-        if self._is_held(local, effect, stream=stream):
+        if stream and self._is_held(local, effect):  # a UDP socket's own bind tells
             raise OSError(errno.EADDRINUSE, f"port {port} is in use on this host")
         if (port, effect.remote_address, effect.remote_port, stream) in self._taken:
             raise OSError(errno.EEXIST, "another attempt works on this 4-tuple")
@@ -63,9 +63,9 @@ class Tuples:
         note = None if held.flow is None else self._host.flows.take_note(held.flow)
         return None if note is None else IcmpSeen(held.pair, *note)
 
-    def _is_held(self, local: str, effect: OpenPair, *, stream: bool) -> bool:
+    def _is_held(self, local: str, effect: OpenPair) -> bool:
         port = effect.local_port
-        if stream and self._host.diag is not None:
+        if self._host.diag is not None:
             return self._host.diag.holds((local, port), (effect.remote_address, effect.remote_port))
-        ours = port in self._ports or KeptPort("tcp" if stream else "udp", local, port) in self._kept
-        return not ours and not sockets.is_free(port, stream=stream)
+        ours = port in self._ports or KeptPort("tcp", local, port) in self._kept
+        return not ours and not sockets.is_free(port)

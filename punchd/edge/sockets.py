@@ -254,11 +254,10 @@ def _default_syncnt() -> int:
         return fresh.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT)
 
 
-def is_free(port: int, *, stream: bool) -> bool:
-    """Whether no socket serves the port. For TCP with SO_REUSEADDR: TIME-WAIT is no holder, a listener always is."""
-    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(stream))
+def is_free(port: int) -> bool:
+    """Whether no TCP socket serves the port. With SO_REUSEADDR: TIME-WAIT is no holder, a listener always is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("0.0.0.0", port))
         except OSError:

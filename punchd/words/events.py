@@ -102,7 +102,7 @@ class SocketFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class IcmpSeen(msgspec.Struct, frozen=True, gc=False):
-    """An ICMP error that quotes a packet of this pair."""
+    """An ICMP error that quotes a packet of this pair. A time-exceeded may be late: it precedes what may be the end."""
 
     pair: int
     type: int

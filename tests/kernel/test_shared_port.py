@@ -64,7 +64,7 @@ def test_tcp_port_serves_several_servers_and_a_punch_at_once() -> None:
         lines = [Line(local, Endpoint(*server.getsockname())) for server in (one, other)]
         ends = [server.accept()[1] for server in (one, other)]
         assert [local, local] == ends
-        assert sockets.is_free(local[1], stream=True)
+        assert sockets.is_free(local[1])
         with socket.create_server((HERE, 0)) as peer:
             punched = sockets.connecting(local, peer.getsockname(), None, force_port=False)
             assert local == peer.accept()[1]
