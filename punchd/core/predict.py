@@ -144,6 +144,9 @@ def less_ours(
     return tuple(reversed(moved))
 
 
+_TURNS_MAX = 4096  # a peer's descriptor says how old it is; one from long ago must cost no more than a fresh one
+
+
 def window(known: Course, *, at_ms: float, own: int = 0, slack_ms: float = 0.0) -> Window:
     """Where the next mapping made at that time lies, after `own` of ours since the last sample.
 
@@ -187,11 +190,14 @@ def _most(known: Course, later_s: float) -> int:
     count, past_s = known.foreign + _PRIOR_COUNT, known.past_s + _PRIOR_S
     stays = past_s / (past_s + later_s)
     chance = stays**count
+    mean = known.rate * later_s
+    roughly = ceil(mean + _SURE_SD * sqrt(mean + (known.rate_sd * later_s) ** 2))
     if chance < 1e-200:
-        mean = known.rate * later_s
-        return ceil(mean + _SURE_SD * sqrt(mean + (known.rate_sd * later_s) ** 2))
+        return roughly
     total, turns = chance, 0
     while total < SURE:
+        if turns == _TURNS_MAX:
+            return max(turns, roughly)
         chance *= (turns + count) / (turns + 1) * (1 - stays)
         turns += 1
         total += chance

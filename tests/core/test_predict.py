@@ -4,6 +4,7 @@ packets. It refuses to model anything else of a NAT."""
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -242,3 +243,14 @@ def test_the_order_of_samples_survives_what_is_taken_out() -> None:
     """A fan that was planned and did not leave must not turn the line around."""
     samples = [Sample(1000, 1, 40005), Sample(1100, 2, 40003)]
     assert tuple(samples) == predict.less_ours(samples, -2, [], lambda since: 2100 - since.at_ms)
+
+
+@pytest.mark.parametrize("age_s", [86_400.0, 1e9])
+def test_a_descriptor_from_long_ago_costs_no_more_than_a_fresh_one(age_s: float) -> None:
+    """Its age is the peer's word, and the daemon has one thread: thirty years took half an hour."""
+    known = predict.course([Sample(1000 + 40 * turn, 22000 + turn, 40000 + turn) for turn in range(10)], 1)
+    assert known is not None
+    began_s = time.process_time()
+    found = predict.window(known, at_ms=known.at_ms + 1000 * age_s)
+    assert time.process_time() - began_s < 0.1
+    assert found.count >= predict._TURNS_MAX

@@ -117,7 +117,7 @@ ABSURD: dict[str, Descriptor] = {
     "foreign-that-takes-all": lying(BLOCKS_NOTHING),
     "step": lying(step=STEP_MAX, samples=SAMPLES_MAX),
     "step-down": lying(step=-STEP_MAX, samples=SAMPLES_MAX),
-    "stale": lying(step=1, samples=SAMPLES_MAX, late_s=86_400.0),
+    "of-1970": lying(step=1, samples=SAMPLES_MAX, late_s=time.time() - 60),
 }
 
 
@@ -136,6 +136,7 @@ def test_descriptor_of_a_victim_brings_it_no_more_than_the_budget(lab: Lab, lie:
             talker.say(request | {"id": str(number)})
         while len(calls) < ATTEMPTS:
             heard = talker.hear()
+            assert heard["status"] == "progress", heard
             if "notification" in heard:
                 nonce = decode_notification(heard["notification"]).nonce
                 call = SecondMessage(nonce, tuple(Ready(place) for place in range(OFFERS_MAX)))
