@@ -56,7 +56,7 @@ class Findings:
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
-    found = Findings(30 if quick else 150, progress)
+    found = Findings(30 if quick else 100, progress)
     for rtt_ms in QUICK_RTTS_MS if quick else RTTS_MS:
         for kinds, techniques in PLACES.items():
             with Duo(*kinds, delay_ms=rtt_ms / 2) as duo:

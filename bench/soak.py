@@ -21,7 +21,7 @@ from bench._frame import Figure, Plot, Progress, Report, at_least, at_most
 from punchd import client
 from punchd.lab.namespace import Namespace
 
-MINUTES = 10.0
+MINUTES = 5.0
 LONG_MINUTES = 5.0
 QUICK_MINUTES = 0.5
 TECHNIQUES = ("tcp-midstream", "tcp-simopen", "udp", "auto")
