@@ -23,7 +23,7 @@ from punchd.lab.namespace import Namespace
 
 MINUTES = 5.0
 LONG_MINUTES = 5.0
-QUICK_MINUTES = 0.5
+QUICK_MINUTES = 0.25
 TECHNIQUES = ("tcp-midstream", "tcp-simopen", "udp", "auto")
 PUNCHES, ORPHANS, SILENT = 24, 24, 24
 SILENT_MS = 400
