@@ -1,4 +1,4 @@
-"""./dev bench [NAME ...] [--json FILE] [--quick] [--check]: runs the named measurements, or all.
+"""./dev bench [NAME ...] [--json FILE] [--quick] [--check] [--record]: runs the named measurements, or all.
 Measures nothing itself: one file per question lies beside it, and _frame.py says what such a file looks like."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bench import _frame, soak
+from bench import _frame, _page, soak
 
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
@@ -40,6 +40,8 @@ def main() -> int:
             broken.append(name)
     if options.json:
         Path(options.json).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    if options.record and not broken:
+        _page.rewrite(said)
     for name in broken:
         print(f"bench: {name} broke, see above", file=sys.stderr)
     missed = [f"{one['bench']}: {f['figure']}" for one in said for f in one["figures"] if f["met"] is False]
@@ -57,7 +59,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--minutes", type=float, metavar="M", help="how long soak lasts, when it is not quick")
     parser.add_argument("--list", action="store_true", help="which measurements there are")
-    return parser.parse_args()
+    parser.add_argument("--record", action="store_true", help="all of them, into docs/bench.json and the README")
+    options = parser.parse_args()
+    if options.record and (options.names or options.quick):
+        parser.error("what is recorded is a full run of all")
+    return options
 
 
 if __name__ == "__main__":

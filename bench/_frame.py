@@ -151,7 +151,7 @@ def number(value: float) -> str:
 def perform(name: str, run: Callable[..., Report], *, quick: bool) -> dict[str, Any]:
     """Run one bench: progress on stderr, then the table, then the JSON line on stdout, which is also returned."""
     question = (sys.modules[run.__module__].__doc__ or "").split("\n", 1)[0]
-    begun = time.monotonic()
+    begun, place = time.monotonic(), machine()
     print(f"{name}: {question}", flush=True)
 
     def progress(text: str) -> None:
@@ -169,7 +169,7 @@ def perform(name: str, run: Callable[..., Report], *, quick: bool) -> dict[str, 
         "seconds": round(time.monotonic() - begun, 1),
         "conditions": dict(report.conditions),
         "plots": drawn,
-        "machine": machine(),
+        "machine": place,
         "versions": versions(),
     }
     print(json.dumps(said), flush=True)
@@ -177,7 +177,7 @@ def perform(name: str, run: Callable[..., Report], *, quick: bool) -> dict[str, 
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on; the load says how much company it had."""
+    """What it runs on; the load before it begins says how much company it has."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))
     return {

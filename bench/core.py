@@ -26,8 +26,19 @@ from punchd.lab.model import PRIVATE, PUBLIC, START_S, World
 from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_nat import Nat
 from punchd.lab.model_net import Datagram, IcmpError, Refused, Segment
-from punchd.words.effects import Effect, Finish, HandOver, Notify, OpenPair, Tell
-from punchd.words.events import ACK, BY_WINDOW, WINDOWS, DeadlinePassed, Event, SegmentSeen, Settled, Signal, SignalSeen
+from punchd.words.effects import AskKernel, Effect, Finish, HandOver, Notify, OpenPair, Tell
+from punchd.words.events import (
+    ACK,
+    BY_WINDOW,
+    WINDOWS,
+    DeadlinePassed,
+    Event,
+    KernelHeard,
+    SegmentSeen,
+    Settled,
+    Signal,
+    SignalSeen,
+)
 from punchd.words.notification import Notification
 from punchd.words.outcomes import Punched
 
@@ -132,6 +143,9 @@ class Street:
                     self._begin(1, self._responding(effect.notification))
                 case HandOver() | Finish() if effect.outcome is not None:
                     self._outcomes[side] = effect.outcome
+                case AskKernel():
+                    # it is asked of what the ring has seen come, and no rule of a host's drops anything here
+                    self._waiting.append((side, KernelHeard(effect.pair)))
                 case _:
                     pass  # sockets, reports: there is no kernel here
 

@@ -11,7 +11,7 @@ CONCURRENCY = 100
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
-    rounds, count = (3, 800) if quick else (5, 4000)
+    rounds, count = (3, 400) if quick else (5, 3000)
     costs: dict[tuple[str, str], list[float]] = {}
     with Duo("linux", "linux") as duo:
         shorten_time_wait(duo.lab)

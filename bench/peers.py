@@ -53,7 +53,7 @@ class Fared:
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
-    tries, others_tries, at_once, timeout_s = (5, 3, 20, 2.0) if quick else (20, 10, 50, 10.0)
+    tries, others_tries, at_once, timeout_s = (3, 3, 20, 2.0) if quick else (20, 10, 50, 10.0)
     pairs = QUICK_PAIRS if quick else PAIRS
     lacks = {program.name: program.install() for program in PROGRAMS}
     present = [program for program in PROGRAMS if not lacks[program.name]]

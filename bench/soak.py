@@ -21,9 +21,9 @@ from bench._frame import Figure, Plot, Progress, Report, at_least, at_most
 from punchd import client
 from punchd.lab.namespace import Namespace
 
-MINUTES = 10.0
+MINUTES = 5.0
 LONG_MINUTES = 5.0
-QUICK_MINUTES = 0.5
+QUICK_MINUTES = 0.25
 TECHNIQUES = ("tcp-midstream", "tcp-simopen", "udp", "auto")
 PUNCHES, ORPHANS, SILENT = 24, 24, 24
 SILENT_MS = 400

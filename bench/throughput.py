@@ -22,7 +22,7 @@ Points = dict[str, list[tuple[float, float]]]
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
-    rounds, count = (3, 800) if quick else (5, 4000)
+    rounds, count = (3, 500) if quick else (5, 2500)
     figures: list[Figure] = []
     tally: dict[str, Counter[str]] = {}
     rates: Points = {}

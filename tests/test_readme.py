@@ -3,11 +3,13 @@ It refuses to judge prose."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from bench import _page
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.errors import Code
 
@@ -42,3 +44,10 @@ def test_commands_of_dev_exist(page: Path) -> None:
 def test_every_technique_has_its_line() -> None:
     """The tables of techniques are complete."""
     assert set(TECHNIQUES) == set(re.findall(r"^\| \[([\w-]+)\]\(punchd/core/techniques", README, re.MULTILINE))
+
+
+def test_measurements_are_those_recorded() -> None:
+    """A number in the README is one that somebody measured, and a new record does not leave the old ones standing."""
+    said = json.loads(_page.RECORD.read_text(encoding="utf-8")) if _page.RECORD.exists() else None
+    found = README.partition(_page.BEGIN)[2].partition(_page.END)[0]
+    assert _page.section(said) == found, "./dev bench --record writes both"
