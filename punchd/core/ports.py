@@ -21,7 +21,8 @@ class Ports:
     """Walks all pairs (own port, peer's port) of two ranges before any comes again.
 
     State that an attempt leaves in a NAT blocks its 4-tuple (a tracked SYN stays 120 s), hence the walk; it
-    starts at a random place so that a restarted daemon does not meet the tuples of its former life.
+    starts at a random place so that a restarted daemon does not meet the tuples of its former life. It strides:
+    neighbours may all be a fan's, and who draws again because a port is taken must get out of those.
     """
 
     __slots__ = ("_connect", "_counters", "_dice", "_listen", "_offsets", "_run")
@@ -41,7 +42,7 @@ class Ports:
         turn, place = divmod(self._counters[kind], len(own))
         self._counters[kind] += 1
         peer = (self._offsets[kind] + turn + place * 7919) % len(self._connect)
-        return own.low + place, self._connect.low + peer
+        return own.low + place * _STRIDE % len(own), self._connect.low + peer
 
     def seed(self, count: int) -> int:
         """What the ports of a fan are drawn from (core/lanes.py): `count` of ours in all, behind the last fan's.
@@ -50,3 +51,6 @@ class Ports:
         """
         begin, self._run = self._run, (self._run + count) % len(self._connect)
         return begin << RUN_SHIFT | self._dice.randrange(1 << RUN_SHIFT)
+
+
+_STRIDE = 3571  # a prime that divides no range of ours: the walk visits every port before any again

@@ -4,6 +4,7 @@ It refuses to bind any."""
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +57,12 @@ def test_fans_that_are_open_together_share_no_port() -> None:
     fans = [Rounds(Spread(0, 256), Spread(40000), ports.seed(ROUNDS * 256)) for _ in range(10)]
     own = [port for fan in fans for turn in range(ROUNDS) for burst in fan.bursts(turn) for port, _ in burst]
     assert 10 * ROUNDS * 256 == len(set(own))
+
+
+def test_who_draws_again_leaves_a_fans_neighbours() -> None:
+    """A fan over UDP holds up to 768 ports in a row. The draws of an endpoint all lay among them: `no-answer`."""
+    ports = Ports(random.Random(1))
+    held = range(24000, 24000 + ROUNDS * 256)
+    drawn = [ports.draw()[0] for _ in range(len(CONNECT_PORTS))]
+    assert len(CONNECT_PORTS) == len(set(drawn))
+    assert not any(one in held and other in held for one, other in pairwise(drawn))
