@@ -33,10 +33,10 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from punchd.core import verdict
+from punchd.core import candidates, verdict
 from punchd.core.pair import Pair, ScriptEvent, Terms, secret_tag
 from punchd.core.techniques import TECHNIQUES
-from punchd.words.addresses import Endpoint
+from punchd.words.addresses import Endpoint, is_private
 from punchd.words.effects import Effect, Finish, OpenFan, OpenPair, Report
 from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, Settled
 from punchd.words.notification import SecondMessage
@@ -73,8 +73,10 @@ class Attempt:
         "now",
         "pairs",
         "remote",
+        "shared_nat",
         "started",
         "state",
+        "targets",
         "terms",
         "timeout_s",
         "told",
@@ -82,6 +84,10 @@ class Attempt:
 
     def __init__(self, *, terms: Terms, local: str, remote: str, timeout_s: float, now: float, state: State) -> None:
         self.terms, self.local, self.remote = terms, local, remote
+        self.targets: tuple[str, ...] = (remote,)
+        """All addresses that it may send to; the first is the peer's name elsewhere."""
+        self.shared_nat = False
+        """Whether both sides bear one public address, as far as the initiator knows."""
         self.started = self.now = now
         self.timeout_s = timeout_s
         self.expires = now + timeout_s
@@ -154,7 +160,7 @@ class Attempt:
     def _run(self, pair: Pair) -> None:
         technique = TECHNIQUES[pair.offer.technique]
         script = technique.initiator if self.terms.initiating else technique.responder
-        place, ours = (pair.own_port, self.remote, pair.aim_port), self.terms.initiating
+        place, ours = (pair.own_port, pair.remote or self.remote, pair.aim_port), self.terms.initiating
         if pair.offer.fan is None:
             pair.do(OpenPair, technique.name, *place, ours=ours)
         else:
@@ -182,10 +188,15 @@ class Attempt:
         return Punched(
             pair.offer.technique,
             Endpoint(self.local, pair.own_port),
-            Endpoint(self.remote, pair.aim_port),
+            Endpoint(pair.remote or self.remote, pair.aim_port),
             pair.rtt_ms(),
             elapsed_ms,
         )
+
+    def _failure(self) -> Failed:
+        """The verdict; what the pairs saw means something else where both sides are behind one NAT."""
+        failed, within = verdict.failure(self.pairs), any(is_private(pair.remote) for pair in self.pairs if pair.remote)
+        return candidates.told(failed, self.remote, tried=within) if self.shared_nat else failed
 
     def _silence_others(self, chosen: Pair) -> bool:
         """The losers say no more, but keep what they hold. Whether there are any."""
@@ -211,7 +222,7 @@ class Attempt:
                 self._end()
         elif self.now >= self.expires:
             self._report_losers(None)
-            self._end(verdict.failure(self.pairs))
+            self._end(self._failure())
 
     def _on_settled(self) -> None: ...
 

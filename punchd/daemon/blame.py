@@ -74,7 +74,8 @@ def _packets(attempt: Attempt, pair: Pair) -> list[Packet]:
     inward, outward = (
         Packet(
             what="", going=going, protocol="udp" if pair.offer.technique == "udp" else "tcp",
-            local=attempt.local, remote=attempt.remote, local_ports=(own, own), remote_ports=(peer, peer),
+            local=attempt.local, remote=pair.remote or attempt.remote,
+            local_ports=(own, own), remote_ports=(peer, peer),
         )
         for going in ("in", "out")
     )  # fmt: skip

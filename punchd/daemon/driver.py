@@ -120,8 +120,8 @@ class Driver:
 
     def _pay(self, run: Run) -> None:
         """For what has been sent since it last paid: once a step."""
-        now, target = self._clock(), run.attempt.remote
-        run.muted = not self._budget.charge(target, run.caller.uid, run.arriving, run.dying, now)
+        now, uid, sent = self._clock(), run.caller.uid, (run.arriving, run.dying)
+        run.muted = not all(self._budget.charge(target, uid, *sent, now) for target in run.attempt.targets)
         run.arriving = run.dying = 0
 
     def _begin(self, run: Run) -> None:
