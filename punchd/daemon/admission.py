@@ -264,6 +264,8 @@ class Admission:
         *, local: str, times: plan.Times,
     ) -> tuple[list[Row], list[list[Row]]]:  # fmt: skip
         """The rows of the way past a shared NAT, and of the ways that the caller named beside the first one."""
+        if len(owns) == len(peers) == 1 and peers[0].descriptor is None:
+            return [], []  # as most are, and thousands a second
         transport, trusted = str(request.transport), self._config.allow_private
         first, *others = candidates.ways(
             owns, peers, transport, local=local, is_near=lambda address: self._is_near(address, local)
