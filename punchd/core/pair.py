@@ -103,9 +103,8 @@ class Pair:
 
     def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
         self.index = index
-        self.offer = candidate.offer
+        self.offer, self.remote = candidate.offer, candidate.remote
         self.own_port, self.aim_port, self.after_s = candidate.own_port, candidate.aim_port, candidate.after_s
-        self.remote = candidate.remote
         self.lanes = Rounds(candidate.own or _NO_SPREAD, candidate.aims or _NO_SPREAD, candidate.seed)
         self.terms = terms
         self.outbox = outbox
