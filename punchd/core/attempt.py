@@ -34,10 +34,10 @@ from __future__ import annotations
 from enum import Enum, auto
 from itertools import pairwise
 
-from punchd.core import verdict
+from punchd.core import candidates, verdict
 from punchd.core.pair import Pair, ScriptEvent, Terms, secret_tag
 from punchd.core.techniques import TECHNIQUES
-from punchd.words.addresses import Endpoint
+from punchd.words.addresses import Endpoint, is_private
 from punchd.words.effects import Effect, Finish, OpenFan, OpenPair, Report
 from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, Settled
 from punchd.words.notification import SecondMessage
@@ -75,8 +75,10 @@ class Attempt:
         "now",
         "pairs",
         "remote",
+        "shared_nat",
         "started",
         "state",
+        "targets",
         "terms",
         "timeout_s",
         "told",
@@ -84,6 +86,10 @@ class Attempt:
 
     def __init__(self, *, terms: Terms, local: str, remote: str, timeout_s: float, now: float, state: State) -> None:
         self.terms, self.local, self.remote = terms, local, remote
+        self.targets: tuple[str, ...] = (remote,)
+        """All addresses that it may send to; the first is the peer's name elsewhere."""
+        self.shared_nat = False
+        """Whether both sides bear one public address, as far as the initiator knows."""
         self.started = self.now = now
         self.timeout_s = timeout_s
         self.expires = now + timeout_s
@@ -158,7 +164,7 @@ class Attempt:
     def _run(self, pair: Pair) -> None:
         technique = TECHNIQUES[pair.offer.technique]
         script = technique.initiator if self.terms.initiating else technique.responder
-        place, ours = (pair.own_port, self.remote, pair.aim_port), self.terms.initiating
+        place, ours = (pair.own_port, pair.remote or self.remote, pair.aim_port), self.terms.initiating
         if pair.offer.fan is None:
             pair.do(OpenPair, technique.name, *place, ours=ours)
         else:
@@ -186,7 +192,7 @@ class Attempt:
         return Punched(
             pair.offer.technique,
             Endpoint(self.local, pair.own_port),
-            Endpoint(self.remote, pair.aim_port),
+            Endpoint(pair.remote or self.remote, pair.aim_port),
             pair.rtt_ms(),
             elapsed_ms,
             self._tries(pair),
@@ -197,6 +203,11 @@ class Attempt:
         before = self.pairs[: pair.index + 1]
         turns = sum(self.in_turn or one.offer.opening is not last.offer.opening for last, one in pairwise(before))
         return 1 + turns + pair.lanes.number
+
+    def _failure(self) -> Failed:
+        """The verdict; what the pairs saw means something else where both sides are behind one NAT."""
+        failed, within = verdict.failure(self.pairs), any(is_private(pair.remote) for pair in self.pairs if pair.remote)
+        return candidates.told(failed, self.remote, tried=within) if self.shared_nat else failed
 
     def _silence_others(self, chosen: Pair) -> bool:
         """The losers say no more, but keep what they hold. Whether there are any."""
@@ -222,7 +233,7 @@ class Attempt:
                 self._end()
         elif self.now >= self.expires:
             self._report_losers(None)
-            self._end(verdict.failure(self.pairs))
+            self._end(self._failure())
 
     def _on_settled(self) -> None: ...
 

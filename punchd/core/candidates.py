@@ -1,80 +1,101 @@
-"""Where to aim at a peer whose descriptor is known: at its public endpoint, or past the NAT that both share.
-Sends nothing and admits nothing: whether an address may be a target at all is admission's question.
+"""By which ways to a peer: its public endpoints in the caller's order, and past the NAT that both sides share.
+Sends nothing and asks no kernel: whether an address is on our own link is admission's question.
 
-Peers with one public address are behind one NAT, their own or a carrier's. Between them lies no place where a primer of
-a small TTL could die: the private endpoints come first, since they need no hole, then the shared NAT must turn packets
-around (hairpin, RFC 4787, section 6). Behind a carrier's NAT, both may be at home in one network all the same, or in
-two that bear equal private addresses; nobody can tell, and a stranger there has no secret to answer with.
-
-A carrier with several public addresses may show one to each: such peers count as apart, and the punch towards the
-public endpoint is the same as by hairpin.
+Peers that show one public address are behind one NAT, their own or a carrier's. Such a NAT may turn nothing around
+(hairpin, RFC 4787, section 6), so the peer's own address is tried besides, if it can be that of a neighbour. It need
+not be: two homes behind one carrier bear equal private addresses, and a descriptor may lie. So a way within is for
+techniques alone whose every word is proven by the nonce (WITHIN): whoever stands there by chance can't answer, hears
+no SYN, and nothing that it serves is ever connected to. Decision 0024 has the threat.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from punchd.core.ttl import LEAST
-from punchd.words.addresses import Endpoint, why_no_target
-from punchd.words.nat import Descriptor, Face
+from punchd.core import places
+from punchd.words.addresses import is_private
+from punchd.words.notification import OTHERS_MAX
+from punchd.words.outcomes import Failed
+from punchd.words.plan import Row
+from punchd.words.requests import Place
 
-
-class Nearness(StrEnum):
-    """How two hosts stand to each other."""
-
-    APART = "apart"
-    SAME_NAT = "behind one NAT"
-    SAME_CARRIER = "behind one carrier's NAT"
-
-
-class Aim(StrEnum):
-    """What kind of way a target is."""
-
-    PRIVATE = "private"
-    HAIRPIN = "hairpin"
-    PUBLIC = "public"
+WAYS_MAX = 4
+WITHIN = frozenset({"tcp-midstream", "udp"})
+TRUSTED = WITHIN | {"tcp-direct"}
+"""Where the operator allows private targets, what connects to whoever listens, too: it needs no privilege."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """`own` is what the peer sees, and aims at in turn; `peer` is where to send."""
+class Way:
+    """`own` is where the peer sees us, and aims at in turn; `peer` is where to send. Within: no NAT comes between."""
 
-    aim: Aim
-    own: Endpoint
-    peer: Endpoint
-
-
-def nearness(own: Descriptor, peer: Descriptor) -> Nearness:
-    """By their public addresses, over whichever transport; more hops than one NAT takes mean a carrier's."""
-    if not _publics(own) & _publics(peer):
-        return Nearness.APART
-    layered = any(one.ttl is not None and one.ttl > LEAST for one in (own, peer))
-    return Nearness.SAME_CARRIER if layered else Nearness.SAME_NAT
+    own: Place
+    peer: Place
+    within: bool = False
 
 
-def targets(own: Descriptor, peer: Descriptor, transport: str, *, allow_private: bool) -> tuple[Target, ...]:
-    """In the order to try them; none where one side has no face over this transport."""
-    near, far = _face(own, transport), _face(peer, transport)
-    if near is None or far is None:
-        return ()
-    if nearness(own, peer) is Nearness.APART:
-        return (Target(Aim.PUBLIC, near.public, far.public),)
-    private = Target(Aim.PRIVATE, Endpoint(own.host, near.local_port), Endpoint(peer.host, far.local_port))
-    hairpin = Target(Aim.HAIRPIN, near.public, far.public)
-    reachable = allow_private and own.host != peer.host and _is_private(peer.host)
-    return (private, hairpin) if reachable else (hairpin,)
+def neighbour(owns: Sequence[Place], peers: Sequence[Place], transport: str) -> str | None:
+    """The private address of a peer that shows our own public one."""
+    publics = {places.address(own, transport) for own in owns}
+    named = {peer.address for peer in peers if peer.descriptor is None}
+    for peer in peers:
+        if peer.descriptor is not None and places.address(peer, transport) in publics:
+            host = peer.descriptor.host
+            return host if is_private(host) and host not in named else None
+    return None
 
 
-def _face(descriptor: Descriptor, transport: str) -> Face | None:
-    return {"tcp": descriptor.tcp, "udp": descriptor.udp}[transport]
+def ways(
+    owns: Sequence[Place], peers: Sequence[Place], transport: str, *, local: str, is_near: Callable[[str], bool]
+) -> list[Way]:
+    """The first is the caller's first choice; the way within comes last, though it is to be tried first.
+
+    local    our own address
+    is_near  whether a private address may be a neighbour's
+    """
+    found: dict[tuple[str, str], Way] = {}
+    for peer in peers:
+        for own in owns[:OTHERS_MAX]:  # the first one and two others; the private address is the third
+            found.setdefault((places.address(own, transport), places.address(peer, transport)), Way(own, peer))
+    host = neighbour(owns, peers, transport)
+    within = [Way(Place(local), Place(host), within=True)] if host is not None and is_near(host) else []
+    return list(found.values())[: WAYS_MAX - len(within)] + within
 
 
-def _publics(descriptor: Descriptor) -> set[str]:
-    return {face.public.address for face in (descriptor.tcp, descriptor.udp) if face is not None}
+def rows_within(way: Way, names: Sequence[str], *, trusted: bool) -> list[Row]:
+    """The plan of a way within: nothing has to be opened, so nothing but who speaks first matters.
+
+    trusted  the operator allows private targets
+    """
+    fit = TRUSTED if trusted else WITHIN
+    return [
+        Row(name, remote=way.peer.address, public=way.own.address, reason="both are behind one NAT: not through it")
+        for name in names
+        if name in fit
+    ]
 
 
-def _is_private(address: str) -> bool:
-    """A descriptor that lies must not send us to a third party, nor to a loopback or broadcast address."""
-    refused = why_no_target(address, allow_private=False) is not None
-    return refused and why_no_target(address, allow_private=True) is None
+_SILENT = frozenset({"nothing-heard", "reset-by-peer-side", "refused-by-icmp"})
+
+
+def told(failed: Failed, public: str, *, tried: bool) -> Failed:
+    """The verdict on an attempt between two peers that both bear this public address.
+
+    tried  the way within was tried, too
+    """
+    if failed.code not in _SILENT:
+        return failed
+    message = f"both peers are behind the same NAT, {public}, which brings nothing back inside (no hairpin)"
+    if tried:
+        message += ", and nothing came from the peer's private address"
+        advice = (
+            "two homes behind one carrier can't reach each other without hairpin; within one network look for what "
+            "keeps hosts apart (client isolation of an access point, a firewall on either host)"
+        )
+    else:
+        advice = (
+            "let both sides call `endpoint` and give both descriptors to `initiate`: they carry the private addresses; "
+            "where the two hosts are in different subnets, start punchd with --allow-private on both"
+        )
+    return replace(failed, message=f"{message}; {failed.message}", advice=advice)

@@ -47,6 +47,8 @@ class Initiating(Attempt):
         self._ports, self._redraws = ports, REDRAWS
         self._early_given: Pair | None = None
         self.public, self.rows, self.early = public, tuple(rows), early
+        self.shared_nat = public == remote
+        self.targets = tuple(dict.fromkeys((remote, *(row.remote for row in self.rows if row.remote))))
         self.in_turn, self.patience_ms = in_turn, int(timeout_s * 1000)
         self._settled = False
         self._heard: set[int] = set()
@@ -99,7 +101,7 @@ class Initiating(Attempt):
                 return
         if all(pair.fail_code is not None for pair in self.pairs):
             self._report_losers(None)
-            self._end(verdict.failure(self.pairs))
+            self._end(self._failure())
 
     def _consider_notifying(self) -> None:
         if not self._settled or not all(pair.primed or pair.fail_code is not None for pair in self.pairs):
@@ -107,11 +109,18 @@ class Initiating(Attempt):
         primed = [pair for pair in self.pairs if pair.primed and pair.fail_code is None]
         if not primed:
             self._report_losers(None)
-            self._end(verdict.failure(self.pairs))
+            self._end(self._failure())
             return
         self.state = State.EXCHANGING
         self._offered = [pair.index for pair in primed]
-        offers = tuple(replace(pair.offer, syn=pair.syn) if pair.syn else pair.offer for pair in primed)
+        publics = [self.rows[pair.index].public for pair in primed]
+        others = tuple(dict.fromkeys(public for public in publics if public))
+        offers = tuple(
+            replace(pair.offer, syn=pair.syn, at=others.index(public) + 1 if public else 0)
+            if pair.syn or public
+            else pair.offer
+            for pair, public in zip(primed, publics, strict=True)
+        )
         self._effects.append(
             Notify(
                 Notification(
@@ -123,6 +132,7 @@ class Initiating(Attempt):
                     self.in_turn,
                     self.terms.blind,
                     self.patience_ms,
+                    others,
                 )
             )
         )
@@ -143,7 +153,8 @@ class Initiating(Attempt):
                 self._moved.add(pair.index)
                 pair.close()
                 moved = replace(pair.offer, responder_port=ready.port)
-                pair = self._start(Candidate(moved, pair.own_port, ready.port, pair.after_s), index=pair.index)
+                again = Candidate(moved, pair.own_port, ready.port, pair.after_s, remote=pair.remote)
+                pair = self._start(again, index=pair.index)
             pair.feed(Called(pair.index), self.now)
 
     def _take_over(self, pair: Pair) -> None:

@@ -102,12 +102,12 @@ class Pair:
         "_again", "_interval", "after_s", "aim_port", "answered", "calls", "closed", "committed", "connected",
         "deadline", "early", "evidence", "fail_cause", "fail_code", "fired_at", "given", "handshake", "index",
         "lanes", "moved", "now", "numbered", "offer", "outbox", "own_port", "own_syn", "primed", "proven", "rcv_nxt",
-        "reach_at", "script", "snd_nxt", "sprays", "syn", "terms",
+        "reach_at", "remote", "script", "snd_nxt", "sprays", "syn", "terms",
     )  # fmt: skip
 
     def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
         self.index = index
-        self.offer = candidate.offer
+        self.offer, self.remote = candidate.offer, candidate.remote
         self.own_port, self.aim_port, self.after_s = candidate.own_port, candidate.aim_port, candidate.after_s
         self.lanes = Rounds(candidate.own or _NO_SPREAD, candidate.aims or _NO_SPREAD, candidate.seed)
         self.terms = terms

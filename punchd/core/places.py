@@ -18,22 +18,25 @@ SKEW_MS = 60_000
 _LOWEST_PORT = 1024
 
 
-def first_usable(
+def usable(
     key: str, places: Sequence[Place], transport: str, *, ports: PortRange, now_ms: float, allow_private: bool
-) -> Place:
-    """The first place that nothing speaks against. RequestError: there is none; it says what is wrong with the first.
+) -> list[Place]:
+    """The places that nothing speaks against. RequestError: there is none; it says what is wrong with the first.
 
     ports  where both hosts punch from
     """
     errors: list[RequestError] = []
+    good: list[Place] = []
     for place in places:
         try:
             _check(key, place, transport, ports=ports, now_ms=now_ms, allow_private=allow_private)
         except RequestError as error:
             errors.append(error)
         else:
-            return place
-    raise errors[0]
+            good.append(place)
+    if not good:
+        raise errors[0]
+    return good
 
 
 def address(place: Place, transport: str) -> str:

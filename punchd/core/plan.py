@@ -169,6 +169,30 @@ def rows(
     return (met + _aimed(plain, own, peer))[:OFFERS_MAX]
 
 
+def merged(main: Sequence[Row], further: Sequence[Sequence[Row]], *, within: Sequence[Row] = (),
+           order: Sequence[str] = ()) -> list[Row]:  # fmt: skip
+    """One plan of the rows of several ways to the peer: what harms nobody by any of them before what might.
+
+    The main way's rows are all there; the others' fill the rest by turns, each way's likeliest first.
+
+    within  where no NAT comes between: at once
+    order   the caller named these techniques: they come in turn
+    """
+    room = OFFERS_MAX - len(main) - len(within)
+    places = range(max(map(len, further), default=0))
+    extra = [rows[place] for place in places for rows in further if place < len(rows)][: max(0, room)]
+    planned = [*within, *main[: OFFERS_MAX - len(within)], *extra]
+    if order:
+        return sorted(planned, key=lambda row: order.index(row.technique))
+    return sorted(planned, key=_harm) if extra else planned
+
+
+def _harm(row: Row) -> int:
+    if row.opening is Opening.PRIMED:
+        return 2 if TECHNIQUES[row.technique].knocks and not row.public else 0
+    return 2 if row.opening is Opening.CROSSED else 1
+
+
 def again(planned: Sequence[Row], tried: int) -> list[Row]:
     """The same rows for another try after `tried` failed ones: what came last is worth a try before the rest is.
 
@@ -212,7 +236,7 @@ def draw(row: Row, ports: Ports) -> Candidate:
         return _draw_fan(row, row.lanes, own, peer, ports.seed(ROUNDS * row.lanes.own.count))
     own, peer = row.own_port or own, row.peer_port or peer
     offer = Offer(row.technique, row.seen_port or own, peer, opening=row.opening)
-    return Candidate(offer, own, row.aim_port or peer, row.after_s)
+    return Candidate(offer, own, row.aim_port or peer, row.after_s, remote=row.remote)
 
 
 def _draw_fan(row: Row, lanes: Lanes, own: int, peer: int, seed: int) -> Candidate:
@@ -220,15 +244,16 @@ def _draw_fan(row: Row, lanes: Lanes, own: int, peer: int, seed: int) -> Candida
     fan = Fan(_one(lanes.seen, mine.first), _one(lanes.peers, peer), lanes.handshake)
     aims = _one(lanes.aims, fan.sources.first)
     offer = Offer(row.technique, fan.targets.first, fan.sources.first, opening=row.opening, fan=fan)
-    return Candidate(offer, _only(mine), _only(aims), row.after_s, mine, aims, seed)
+    return Candidate(offer, _only(mine), _only(aims), row.after_s, mine, aims, seed, row.remote)
 
 
-def meet(offer: Offer, ports: Ports) -> Candidate:
-    """The responder's candidate for an offer."""
+def meet(offer: Offer, ports: Ports, remote: str = "") -> Candidate:
+    """The responder's candidate for an offer; `remote` where it is not for the initiator's first address."""
     if offer.fan is None:
-        return Candidate(offer, offer.responder_port, offer.initiator_port)
+        return Candidate(offer, offer.responder_port, offer.initiator_port, remote=remote)
     own, aims = offer.fan.sources, offer.fan.targets
-    return Candidate(offer, _only(own), _only(aims), own=own, aims=aims, seed=ports.seed(ROUNDS * own.count))
+    seed = ports.seed(ROUNDS * own.count)
+    return Candidate(offer, _only(own), _only(aims), own=own, aims=aims, seed=seed, remote=remote)
 
 
 def _one(spread: Spread, port: int) -> Spread:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from punchd.core import verdict
 from punchd.core.attempt import Attempt, State
 from punchd.core.pair import Pair, ScriptEvent, Terms
 from punchd.core.plan import meet
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
+from punchd.words.addresses import is_private
 from punchd.words.effects import CallBack, Effect, HandOver
 from punchd.words.events import SYN_ACK, EffectFailed, SegmentSeen, Signal, SignalSeen
 from punchd.words.notification import Notification, Offer, Opening, Ready, SecondMessage
@@ -63,8 +63,10 @@ class Responding(Attempt):
         self._offers = [
             (place, offer)
             for place, offer in enumerate(notification.offers)
-            if offer.technique in runnable and not (self._serial and _needs_eyes(offer))
+            if offer.technique in runnable and notification.address(offer) and not (self._serial and _needs_eyes(offer))
         ]
+        self.shared_nat = notification.initiator == notification.responder
+        self.targets = (self.remote, *(address for address in notification.others if address))
         self._places: dict[int, int] = {}
         """Pair to its offer's place in the notification."""
         self.in_turn = notification.in_turn
@@ -101,7 +103,7 @@ class Responding(Attempt):
         pause_s = 0.0
         while self._offers and not pause_s:
             place, offer = self._offers.pop(0)
-            pair = self._start(meet(offer, self._ports))
+            pair = self._start(meet(offer, self._ports, self.notification.address(offer) if offer.at else ""))
             self._places[pair.index] = place
             # a fan says by itself when its holes are open
             pair.calls |= self._staggers and offer.opening is not Opening.PRIMED and offer.fan is None
@@ -112,6 +114,8 @@ class Responding(Attempt):
     def _pause(self, last: Offer) -> float:
         """How long the offer that was just begun stays the last: those that wait for the initiator share one turn."""
         coming = self._offers[0][1]
+        if is_within(self.notification, last) and not self._serial:
+            return 0.0  # it passes no NAT, so it takes no turn either
         if self._staggers and _is_stray(coming):
             return STAGGER_S if _is_stray(last) else CROSS_S
         if coming.opening is Opening.PRIMED:
@@ -138,7 +142,7 @@ class Responding(Attempt):
         pair.close()
         moved = replace(pair.offer, responder_port=port)
         place = self._places[pair.index]
-        pair = self._start(Candidate(moved, port, moved.initiator_port), index=pair.index)
+        pair = self._start(Candidate(moved, port, moved.initiator_port, remote=pair.remote), index=pair.index)
         pair.moved, self._places[pair.index] = True, place
         self._call(Ready(place, port))
 
@@ -166,7 +170,7 @@ class Responding(Attempt):
                 self._fire_next()
         elif not self._offers and all(pair.fail_code is not None or pair.closed for pair in self.pairs):
             self._report_losers(None)
-            self._end(verdict.failure(self.pairs))
+            self._end(self._failure())
 
     def _choose(self, pair: Pair) -> None:
         self._report_losers(pair)
@@ -180,6 +184,11 @@ class Responding(Attempt):
         pair.given = True
         self.state = State.LINGERING
         self._linger_until = self.now + LINGER_S
+
+
+def is_within(notification: Notification, offer: Offer) -> bool:
+    """It is for the initiator's private address: both are said to be behind the same NAT."""
+    return bool(offer.at) and is_private(notification.address(offer))
 
 
 def _is_stray(offer: Offer) -> bool:

@@ -25,14 +25,14 @@ from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
 from punchd.daemon.networks import Networks
 from punchd.daemon.recent import HOPS, Recent
-from punchd.edge import sockets
+from punchd.edge import gateway, sockets
 from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
-from punchd.words.addresses import Endpoint, why_no_target
+from punchd.words.addresses import Endpoint, is_private, why_no_target
 from punchd.words.errors import Code, HostError, PeerError, RequestError
 from punchd.words.nat import SAMPLES_MAX, Allocation, Descriptor, Face, Sample
 from punchd.words.notification import NONCE_LEN, Notification
-from punchd.words.plan import View
+from punchd.words.plan import Row, View
 from punchd.words.probing import Observation
 from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Place, Respond
 
@@ -93,31 +93,31 @@ class Admission:
     def initiating(self, request: Initiate, uid: int) -> Initiating:
         """An attempt for the request. RequestError or HostError say why not."""
         now, transport = time.monotonic(), str(request.transport)
-        peer = self._first("peer", request.peer, transport)
+        peers = self._usable("peer", request.peer, transport)
         techniques = self._techniques(request)
+        peer = peers[0]
         remote = places.address(peer, transport)
         local = self._route(remote)
-        own = self._first("self", request.self_ or (Place(self._config.public or local),), transport)
-        if self._at_home(own, peer, transport):
-            assert peer.descriptor is not None
-            remote = peer.descriptor.host
-            local = self._route(remote)
-            own, peer = Place(local), Place(remote)
+        owns = self._usable("self", request.self_ or (Place(self._config.public or local),), transport)
+        own = owns[0]
         public = places.address(own, transport)
-        planned = plan.rows(
+        times = plan.Times(
+            time.time() * 1000,
+            None if request.side_delay_ms is None else request.side_delay_ms / 1000,
+            request.timeout_ms / 1000,
+        )
+        main = plan.rows(
             techniques,
             listed=bool(request.techniques),
             own=self._view(own, public, transport),
             peer=self._view(peer, remote, transport),
-            times=plan.Times(
-                time.time() * 1000,
-                None if request.side_delay_ms is None else request.side_delay_ms / 1000,
-                request.timeout_ms / 1000,
-            ),
+            times=times,
             fans=plan.fans(transport, self._host.able),
             tried=self._recent.tried((uid, remote, transport), now),
         )
-        ours, theirs = plan.mappings(planned)
+        within, further = self._elsewhere(request, owns, peers, techniques, local=local, times=times)
+        planned = plan.merged(main, further, within=within, order=request.techniques)
+        ours, theirs = plan.mappings(main)
         if own.descriptor is not None:  # nothing else tells of a NAT that counts
             self._recent.opened(public, ours, now)
         side_s = SIDE_S if request.side_delay_ms is None else request.side_delay_ms / 1000
@@ -150,10 +150,11 @@ class Admission:
                 cause={"missing": lacking},
             )
         local = self._route(notification.initiator)
+        admitted = self._admitted(notification, request, local)
         attempt = Responding(
             terms=self._terms(uid, local, notification.initiator, initiating=False, nonce=notification.nonce),
             local=local,
-            notification=notification,
+            notification=admitted,
             runnable=runnable,
             ports=self.ports,
             timeout_s=request.timeout_ms / 1000,
@@ -235,7 +236,7 @@ class Admission:
     def _check_sender(self, notification: Notification, request: Respond) -> None:
         address = notification.initiator
         self._check_target(address, "notification")
-        if request.from_ and not any(IPv4Address(address) in prefix for prefix in request.from_):
+        if not _within(address, request):
             raise RequestError(
                 Code.TARGET_REFUSED,
                 f"the notification comes from {address}, which is not within `from`",
@@ -263,22 +264,77 @@ class Admission:
             raise RequestError(Code.TARGET_REFUSED, f"{remote} is this host itself; nothing is sent there")
         return local
 
-    def _first(self, key: str, named: Sequence[Place], transport: str) -> Place:
-        return places.first_usable(
+    def _usable(self, key: str, named: Sequence[Place], transport: str) -> list[Place]:
+        return places.usable(
             key, named, transport,
             ports=self._config.ports, now_ms=time.time() * 1000, allow_private=self._config.allow_private,
         )  # fmt: skip
 
-    def _at_home(self, own: Place, peer: Place, transport: str) -> bool:
-        """Whether both are behind one NAT, so that the peer is to be reached where no NAT comes between.
+    def _elsewhere(
+        self, request: Initiate, owns: list[Place], peers: list[Place], techniques: list[str],
+        *, local: str, times: plan.Times,
+    ) -> tuple[list[Row], list[list[Row]]]:  # fmt: skip
+        """The rows of the way past a shared NAT, and of the ways that the caller named beside the first one."""
+        if len(owns) == len(peers) == 1 and peers[0].descriptor is None:
+            return [], []  # as most are, and thousands a second
+        transport, trusted = str(request.transport), self._config.allow_private
+        first, *others = candidates.ways(
+            owns, peers, transport, local=local, is_near=lambda address: self._is_near(address, local)
+        )
+        within: list[Row] = []
+        further: list[list[Row]] = []
+        for way in others:
+            if way.within:
+                within = candidates.rows_within(way, techniques, trusted=trusted)
+                continue
+            public, remote = places.address(way.own, transport), places.address(way.peer, transport)
+            if not self._leaves_from(local, remote):
+                continue
+            rows = plan.rows(
+                techniques, listed=bool(request.techniques), own=self._view(way.own, public, transport),
+                peer=self._view(way.peer, remote, transport), times=times,
+            )  # fmt: skip
+            elsewhere = public != places.address(first.own, transport)
+            further.append([replace(row, remote=remote, public=public if elsewhere else "") for row in rows])
+        return within, further
 
-        Behind a carrier's NAT, equal private addresses may be another home's: there the NAT must turn packets around.
-        """
-        if own.descriptor is None or peer.descriptor is None:
+    def _is_near(self, address: str, local: str) -> bool:
+        """Whether a private address that a peer names may be sent to: a neighbour's, without the operator's leave."""
+        return self._leaves_from(local, address) and (self._config.allow_private or gateway.is_on_link(local, address))
+
+    def _leaves_from(self, local: str, remote: str) -> bool:
+        """Whether what goes there leaves from this address of ours, as all of an attempt does."""
+        try:
+            return self._route(remote) == local
+        except (RequestError, HostError):
             return False
-        ways = candidates.targets(own.descriptor, peer.descriptor, transport, allow_private=self._config.allow_private)
-        near = candidates.nearness(own.descriptor, peer.descriptor)
-        return near is candidates.Nearness.SAME_NAT and ways[0].aim is candidates.Aim.PRIVATE
+
+    def _admitted(self, notification: Notification, request: Respond, local: str) -> Notification:
+        """Without those of its further addresses where nothing may be sent. RequestError: it offers nothing else."""
+        if not notification.others:
+            return notification
+        others = tuple(
+            address if self._may_reach(notification, place, request, local) else ""
+            for place, address in enumerate(notification.others, 1)
+        )
+        admitted = replace(notification, others=others)
+        if not any(admitted.address(offer) for offer in admitted.offers):
+            raise RequestError(
+                Code.TARGET_REFUSED,
+                f"the notification offers nothing but {', '.join(notification.others)}, where nothing may be sent",
+            )
+        return admitted
+
+    def _may_reach(self, notification: Notification, place: int, request: Respond, local: str) -> bool:
+        """A private address only of a neighbour behind our own NAT, and for what proves itself (core/candidates.py)."""
+        address = notification.others[place - 1]
+        if why_no_target(address, allow_private=True) is not None or not _within(address, request):
+            return False
+        if not is_private(address):
+            return self._leaves_from(local, address)
+        proven = all(offer.technique in candidates.WITHIN for offer in notification.offers if offer.at == place)
+        ours = proven and self.networks.shows(local, notification.initiator)
+        return (self._config.allow_private or ours) and self._is_near(address, local)
 
     def _view(self, place: Place, address: str, transport: str) -> View:
         """What the plan knows of a side. Its samples are of another clock, or ours: how old they are is all we take."""
@@ -299,6 +355,7 @@ class Admission:
     def observed(self, observation: Observation) -> None:
         """A probe has seen a mapping of its own."""
         self._recent.observed(observation)
+        self.networks.show(observation.local.address, observation.public.address)
 
     def _foreign(self, face: Face, transport: str) -> Face:
         if face.nat.allocation is not Allocation.SEQUENTIAL or not face.samples:
@@ -312,6 +369,10 @@ class Admission:
         """How many mappings attempts of ours have made at this NAT since this sample's."""
         age_s = max(0.0, time.time() - since.at_ms / 1000)
         return self._recent.taken(address, time.monotonic() - age_s)
+
+
+def _within(address: str, request: Respond) -> bool:
+    return not request.from_ or any(IPv4Address(address) in prefix for prefix in request.from_)
 
 
 def _no_route(remote: str, error: OSError) -> RequestError | HostError:

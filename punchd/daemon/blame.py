@@ -92,7 +92,7 @@ def _packets(attempt: Attempt, pair: Pair) -> list[Packet]:
     inward, outward = (
         Packet(
             what="", going=going, protocol="tcp" if pair.stream else "udp",
-            local=attempt.local, remote=attempt.remote, local_ports=own, remote_ports=peer,
+            local=attempt.local, remote=pair.remote or attempt.remote, local_ports=own, remote_ports=peer,
         )
         for going in ("in", "out")
     )  # fmt: skip

@@ -120,8 +120,8 @@ class Driver:
 
     def _pay(self, run: Run) -> None:
         """For what has been sent since it last paid: once a step."""
-        now, target = self._clock(), run.attempt.remote
-        run.muted = not self._budget.charge(target, run.caller.uid, run.arriving, run.dying, now)
+        now, uid, sent = self._clock(), run.caller.uid, (run.arriving, run.dying)
+        run.muted = not all(self._budget.charge(target, uid, *sent, now) for target in run.attempt.targets)
         run.arriving = run.dying = 0
 
     def _begin(self, run: Run) -> None:
@@ -299,13 +299,11 @@ class Driver:
 
     def _ask_kernel(self, run: Run, effect: do.AskKernel) -> None:
         held = run.held.get(effect.pair)
-        if held is not None and (
-            held.sock is None or sockets.has_heard(held.sock)
-        ):  # given early: it is the application's to listen
+        if held is None:
+            return
+        if held.sock is None or sockets.has_heard(held.sock):  # given early: it is the application's to listen
             self.feed(run, seen.KernelHeard(held.pair))
-        elif (
-            held is not None
-        ):  # the ring is ahead of the stack by microseconds, or a rule of this host's is in the way for good
+        else:  # the ring is ahead of the stack by microseconds, or a rule of this host's is in the way for good
             self._loop.call_later(ASK_AGAIN_S, self._ask_kernel, run, effect)
 
     def _open_datagram(self, run: Run, effect: do.OpenDatagram) -> None:
@@ -316,8 +314,7 @@ class Driver:
         held.watched = True
 
     def _set_ttl(self, run: Run, effect: do.SetTtl) -> None:
-        sock = run.held[effect.pair].sock
-        if sock is not None:
+        if (sock := run.held[effect.pair].sock) is not None:
             sockets.set_ttl(sock, effect.ttl)
 
     def _resend(self, run: Run, effect: do.Resend) -> None:
@@ -362,8 +359,7 @@ class Driver:
             )
 
     def _close_pair(self, run: Run, effect: do.ClosePair) -> None:
-        held = run.held.get(effect.pair)
-        if held is not None:
+        if (held := run.held.get(effect.pair)) is not None:
             self._let_go(run, held)
 
     def _hand_over(self, run: Run, effect: do.HandOver) -> None:
@@ -433,20 +429,24 @@ class Driver:
         assert held.sock is not None
         self._loop.remove_reader(held.sock)
         failure = sockets.failure(held.sock)
-        event = seen.SocketFailed(held.pair, failure) if failure else seen.Readable(held.pair)
-        self.feed(run, event)
+        self.feed(run, seen.SocketFailed(held.pair, failure) if failure else seen.Readable(held.pair))
 
     def _on_datagram(self, run: Run, held: Held) -> None:
+        idle = True
         while held.sock is not None and held.tag is not None:
             signal = sockets.read_tagged(held.sock, held.tag)
-            if signal is None:
-                return
             if signal in tuple(seen.Signal):
                 self.feed(run, seen.SignalSeen(held.pair, seen.Signal(signal), held.local[1], held.remote[1]))
             elif signal == sockets.STRANGER:
                 self._loop.remove_reader(held.sock)
                 self.feed(run, seen.Readable(held.pair))
                 return
+            elif signal == sockets.REFUSED or (idle and signal is None):  # libuv stops at POLLERR, whoever reads it
+                self._loop.remove_reader(held.sock)
+                self._loop.add_reader(held.sock, self._on_datagram, run, held)
+            if signal is None:
+                return
+            idle = False
 
     def _take_socket(self, held: Held) -> int:
         assert held.sock is not None

@@ -33,7 +33,7 @@ from punchd.words.probing import Finding, KeptPort, LineEnded, Observation
 
 log: Any = structlog.get_logger()
 
-PORT_DRAWS = 20
+PORT_DRAWS = 1500  # fans hold runs of 256 neighbouring ports, which come one after the other
 DATAGRAMS_PER_WAKE = 64
 SAMPLE_LIFE_MS = 3_600_000
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)

@@ -40,6 +40,28 @@ def network_of(local: str) -> Network | None:
     return find(local, routes, neighbours)
 
 
+def is_on_link(local: str, address: str) -> bool:
+    """Whether `address` is reached without a gateway, through the interface whose network `local` is in."""
+    try:
+        routes = _ROUTES.read_bytes().decode()
+    except OSError:
+        return False
+    return shares_link(local, address, routes)
+
+
+def shares_link(local: str, address: str, routes: str) -> bool:
+    """The same, from the text of the file."""
+    known, (near, far) = _routes(routes), (_number(local), _number(address))
+    ways = [max((one for one in known if at & one.mask == one.destination), key=_rank, default=None)
+            for at in (near, far)]  # fmt: skip
+    own, way = ways
+    return own is not None and way is not None and way.gateway == "0.0.0.0" and way.interface == own.interface
+
+
+def _rank(route: _Route) -> tuple[int, int]:
+    return route.mask, -route.metric
+
+
 def find(local: str, routes: str, neighbours: str) -> Network | None:
     """The same, from the text of the two files (proc_pid_net(5))."""
     known = _routes(routes)

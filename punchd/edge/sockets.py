@@ -15,7 +15,7 @@ IP_MINTTL = 21  # linux/in.h; Python has no name for it
 _MIN_TTL = 2
 _SYN_PATIENCE = 20  # retransmissions before the kernel gives up: far more than any attempt lasts
 _TAG_ROOM = 64
-STRANGER = -1
+STRANGER, REFUSED = -1, -2
 
 
 def connecting(
@@ -189,7 +189,8 @@ def send_datagram(sock: socket.socket, data: bytes, ttl: int | None) -> None:
 
 
 def read_tagged(sock: socket.socket, tag: bytes) -> int | None:
-    """The signal of the next datagram if it bears the tag; None when nothing waits; STRANGER for other data.
+    """The signal of the next datagram if it bears the tag; None when nothing waits; STRANGER for other data; REFUSED
+    for an ICMP error about an earlier one, which it has cleared.
 
     Data without the tag is the application's: it stays in the queue.
     """
@@ -200,7 +201,7 @@ def read_tagged(sock: socket.socket, tag: bytes) -> int | None:
             return None
         except OSError as error:
             if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
-                continue  # an ICMP error about an earlier datagram; reading it has cleared it
+                return REFUSED
             raise
         if not head.startswith(tag):
             return STRANGER

@@ -4,8 +4,10 @@ Hostile input: it is parsed strictly, whole or not at all, and trusted only as f
     notification = base64url without padding of
         magic "p1" | version u8 | flags u8 | nonce 16 | initiator 4 | responder 4 | patience_ms u32 | count u8
         count times: technique u8 | how u8 | initiator port u16 | responder port u16 | [SYN] | [fan]
+        [others: count u8, 1 to 3 | so many further addresses of the initiator's, 4 each; if flagged]
         seal: keyed 16 bytes BLAKE2s (RFC 7693) with the applications' secret, or unkeyed, against accident only
     how = opening in bits 0 and 1 | fan follows, bit 2 | its first packets are SYNs, bit 3
+        | which of the initiator's addresses, bits 4 and 5
     SYN (tcp-syni only) = seq u32 | window u16 | mss u16 | window scale u8 | options u8 | timestamp u32
     fan = twice, for targets (up to 1024) and sources (up to 256): first port u16 | count u16 | step i16
 
@@ -29,6 +31,7 @@ from punchd.words.errors import Code, PeerError
 from punchd.words.notification import (
     NONCE_LEN,
     OFFERS_MAX,
+    OTHERS_MAX,
     SOURCES_MAX,
     SPREAD_MAX,
     Fan,
@@ -52,8 +55,8 @@ _SECOND_HEAD = struct.Struct(f"!2sBB{NONCE_LEN}sB")
 _READY = struct.Struct("!BH")
 _SYN = struct.Struct("!IHHBBI")
 _SEAL_LEN = 16
-_IN_TURN, _BLIND, _KEYED, _UDP = 1, 2, 4, 8
-_OPENING, _FAN, _HANDSHAKE = 3, 4, 8
+_IN_TURN, _BLIND, _KEYED, _UDP, _OTHERS = 1, 2, 4, 8, 16
+_OPENING, _FAN, _HANDSHAKE, _AT_BITS, _AT_SHIFT = 3, 4, 8, 48, 4
 _NO_SCALE = 255
 _SACK, _TIMESTAMP, _MSS = 1, 2, 4
 _SYN_OPTIONS = _SACK | _TIMESTAMP | _MSS
@@ -73,6 +76,7 @@ def encode_notification(notification: Notification, secret: bytes | None = None)
         | (_BLIND if notification.blind else 0)
         | (_KEYED if secret is not None else 0)
         | (_UDP if notification.transport == "udp" else 0)
+        | (_OTHERS if notification.others else 0)
     )
     head = _HEAD.pack(
         _MAGIC,
@@ -85,6 +89,8 @@ def encode_notification(notification: Notification, secret: bytes | None = None)
         len(notification.offers),
     )
     body = head + b"".join(_encode_offer(offer) for offer in notification.offers)
+    if notification.others:
+        body += bytes([len(notification.others)]) + b"".join(_packed(address) for address in notification.others)
     return _sealed(body, secret)
 
 
@@ -163,7 +169,7 @@ def _check_seal(body: bytes, seal: bytes, secret: bytes | None, *, keyed: bool) 
 
 def _decode_body(body: bytes) -> Notification:
     _, _, flags, nonce, initiator, responder, patience_ms, count = _HEAD.unpack_from(body)
-    if flags & ~(_IN_TURN | _BLIND | _KEYED | _UDP):
+    if flags & ~(_IN_TURN | _BLIND | _KEYED | _UDP | _OTHERS):
         raise _broken("it has unknown flags")
     if not 1 <= count <= OFFERS_MAX:
         raise _broken(f"it makes {count} offers; 1 to {OFFERS_MAX} are allowed")
@@ -175,8 +181,13 @@ def _decode_body(body: bytes) -> Notification:
         if offer.technique.partition("-")[0] != transport:
             raise _broken(f"{offer.technique} is offered for {transport}")
         offers.append(offer)
+    others: tuple[str, ...] = ()
+    if flags & _OTHERS:
+        others, offset = _decode_others(body, offset)
     if offset != len(body):
         raise _broken("bytes are left over at its end")
+    if any(offer.at > len(others) for offer in offers):
+        raise _broken("an offer is for an address that it does not name")
     return Notification(
         nonce,
         _spelled(initiator),
@@ -186,11 +197,12 @@ def _decode_body(body: bytes) -> Notification:
         bool(flags & _IN_TURN),
         bool(flags & _BLIND),
         patience_ms,
+        others,
     )
 
 
 def _encode_offer(offer: Offer) -> bytes:
-    how = offer.opening | (_FAN if offer.fan is not None else 0)
+    how = offer.opening | (_FAN if offer.fan is not None else 0) | offer.at << _AT_SHIFT
     how |= _HANDSHAKE if offer.fan is not None and offer.fan.handshake else 0
     data = _OFFER.pack(_NUMBERS[offer.technique], how, offer.initiator_port, offer.responder_port)
     if offer.syn is not None:
@@ -219,7 +231,7 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
     name = _NAMES.get(number)
     if name is None:
         raise _broken(f"it offers technique number {number}, which does not exist")
-    if how & ~(_OPENING | _FAN | _HANDSHAKE):
+    if how & ~(_OPENING | _FAN | _HANDSHAKE | _AT_BITS):
         raise _broken(f"its offer of {name} opens in a way that does not exist")
     syn, fan = None, None
     if name == "tcp-syni":
@@ -234,7 +246,15 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
         fan = Fan(targets, sources, bool(how & _HANDSHAKE))
     elif own < _LOWEST_PORT or peer < _LOWEST_PORT:
         raise PeerError(Code.PORT_REFUSED, f"the notification names a port below {_LOWEST_PORT}")
-    return Offer(name, own, peer, syn, Opening(how & _OPENING), fan), offset
+    return Offer(name, own, peer, syn, Opening(how & _OPENING), fan, (how & _AT_BITS) >> _AT_SHIFT), offset
+
+
+def _decode_others(body: bytes, offset: int) -> tuple[tuple[str, ...], int]:
+    count = body[offset] if offset < len(body) else 0
+    end = offset + 1 + count * 4
+    if not 1 <= count <= OTHERS_MAX or len(body) < end:
+        raise _broken("it has not the further addresses that it announces")
+    return tuple(_spelled(body[at : at + 4]) for at in range(offset + 1, end, 4)), end
 
 
 def _decode_spread(body: bytes, offset: int) -> tuple[Spread, int]:

@@ -89,3 +89,9 @@ def why_no_target(address: str, *, allow_private: bool) -> str | None:
         if parsed in ipaddress.ip_network(prefix):
             return reason
     return None
+
+
+def is_private(address: str) -> bool:
+    """One of those that every network may use for itself: nobody is meant by it but whoever has it on the spot."""
+    refused = why_no_target(address, allow_private=False) is not None
+    return refused and why_no_target(address, allow_private=True) is None

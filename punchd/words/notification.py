@@ -14,6 +14,7 @@ SPREAD_MAX = 1024
 """Ports of one fan: by then a random NAT's 256 holes are met with 98 %."""
 SOURCES_MAX = 256
 """Of these, a responder's own."""
+OTHERS_MAX = 3
 
 
 class Opening(IntEnum):
@@ -73,6 +74,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 
     initiator_port  the initiator's public port, where the responder aims
     responder_port  the responder's own port, from which it aims
+    at              which of the initiator's addresses that is: 0 the first, n the n-th of the notification's `others`
     """
 
     technique: str
@@ -81,6 +83,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     syn: Syn | None = None
     opening: Opening = Opening.PRIMED
     fan: Fan | None = None
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
     in_turn    the caller gave a list: each offer gets its full turn before the next starts
     blind      the initiator sees no segments (no CAP_NET_RAW): one connection at a time, please
     patience_ms  how long the initiator waits, counted from its own start
+    others     further addresses of the initiator's, where offers say so: its private one, for a peer behind the same
+               NAT; "" where the responder's admission has struck one out
     """
 
     nonce: bytes
@@ -119,3 +124,8 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
     in_turn: bool = False
     blind: bool = False
     patience_ms: int = 10_000
+    others: tuple[str, ...] = ()
+
+    def address(self, offer: Offer) -> str:
+        """Where the responder aims for it."""
+        return self.others[offer.at - 1] if offer.at else self.initiator

@@ -47,6 +47,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     own_port   ours, where only that one's mapping is known       seen_port  what our NAT makes of it
     peer_port  the peer's, where only that one's mapping is known  aim_port  what its NAT makes of it
     after_s    the initiator fires unasked only so long after its start, or once it is called; 0: at once
+    remote, public  the peer's address and ours, as each sees the other, where they are not the attempt's
     reason     why it is in the plan, for people
     """
 
@@ -59,6 +60,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     lanes: Lanes | None = None
     after_s: float = 0.0
     reason: str = ""
+    remote: str = ""
+    public: str = ""
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +69,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 
     after_s    how long it bides its time
     own, aims  of a fan: the ports instead, 0 standing for what `seed` draws
+    remote     the address to aim at, where it is not the attempt's
     """
 
     offer: Offer
@@ -75,3 +79,4 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     own: Spread | None = None
     aims: Spread | None = None
     seed: int = 0
+    remote: str = ""

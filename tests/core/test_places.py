@@ -33,8 +33,8 @@ def described(
     return Place(some.public.address, descriptor=descriptor)
 
 
-def first(*named: Place, key: str = "peer", transport: str = "tcp", allow_private: bool = False) -> Place:
-    return places.first_usable(
+def usable(*named: Place, key: str = "peer", transport: str = "tcp", allow_private: bool = False) -> list[Place]:
+    return places.usable(
         key, named, transport, ports=PUNCH_PORTS, now_ms=NOW_MS, allow_private=allow_private
     )  # fmt: skip
 
@@ -58,33 +58,33 @@ LIES = {
 def test_what_lies_is_refused(why: str) -> None:
     """It would cost the peer's network, or a third one, packets that nobody asked for."""
     with pytest.raises(RequestError, match=r"nothing (is|was) sent") as refused:
-        first(LIES[why])
+        usable(LIES[why])
     assert why in refused.value.message
 
 
-def test_the_first_usable_place_counts() -> None:
+def test_usable_places_stay_in_the_callers_order() -> None:
     """An application may name all it knows, the address at home too."""
-    good = Place(B)
-    assert good == first(Place("192.168.1.7"), LIES["public port 80"], good, Place("198.51.100.3"))
+    good, other = Place(B), Place("198.51.100.3")
+    assert [good, other] == usable(Place("192.168.1.7"), LIES["public port 80"], good, other)
 
 
 def test_where_no_place_is_usable_the_first_ones_fault_is_told() -> None:
     """It is the one that the caller wanted most."""
     with pytest.raises(RequestError) as refused:
-        first(Place("127.0.0.1"), Place("10.0.0.1"))
+        usable(Place("127.0.0.1"), Place("10.0.0.1"))
     assert (Code.TARGET_REFUSED, True) == (refused.value.code, "127.0.0.1" in refused.value.message)
 
 
 def test_an_own_place_that_nobody_can_reach_is_a_bad_value() -> None:
     """It is no target: the peer's packets would go there."""
     with pytest.raises(RequestError) as refused:
-        first(Place("10.0.1.2"), key="self")
+        usable(Place("10.0.1.2"), key="self")
     assert Code.BAD_VALUE is refused.value.code
 
 
 def test_private_places_are_fine_where_the_daemon_was_told_so() -> None:
     """A lab, or a company's network."""
-    assert "10.0.2.2" == first(Place("10.0.2.2"), allow_private=True).address
+    assert ["10.0.2.2"] == [place.address for place in usable(Place("10.0.2.2"), allow_private=True)]
 
 
 def test_each_transport_has_its_own_face() -> None:

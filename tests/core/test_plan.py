@@ -346,3 +346,34 @@ def test_mappings_are_counted_where_they_are_made() -> None:
     fan = Row("udp-birthday", lanes=Lanes(Spread(0, 8), Spread(40000, 4, 8), Spread(0), Spread(0)))
     assert (8, 4) == plan.mappings([fan])
     assert (0, 1) == plan.mappings([])
+
+
+def test_ways_share_one_plan_harmless_rows_first() -> None:
+    """What fires where no hole may be waits until every way has had its harmless try."""
+    main = plan.rows(plan.AUTO["tcp"], listed=False)
+    other = [replace(row, remote="192.0.2.77") for row in main]
+    within = [Row("tcp-midstream", remote="10.0.1.3", public="10.0.1.2")]
+    merged = plan.merged(main, [other], within=within)
+    assert OFFERS_MAX == len(merged)
+    assert set(main) <= set(merged)
+    assert within == merged[:1]
+    assert ["", "192.0.2.77"] == [row.remote for row in merged[1:9:4]]
+    assert {Opening.PRIMED} == {row.opening for row in merged[:9]}
+    assert [*within, *main] == plan.merged(main, [], within=within)
+
+
+def test_a_list_goes_by_technique_before_it_goes_by_way() -> None:
+    """The caller's order is one of techniques."""
+    main = [Row("tcp-midstream"), Row("tcp-simopen")]
+    other = [replace(row, remote="192.0.2.77") for row in main]
+    merged = plan.merged(main, [other], order=("tcp-midstream", "tcp-simopen"))
+    assert [main[0], other[0], main[1], other[1]] == merged
+
+
+def test_many_ways_never_make_more_offers_than_fit() -> None:
+    """The main way's are all there; the others have what is left, by turns."""
+    main = [Row("tcp-simopen")] * 10
+    others = [[Row("tcp-simopen", remote=name)] * 8 for name in ("192.0.2.1", "192.0.2.2")]
+    merged = plan.merged(main, others)
+    assert OFFERS_MAX == len(merged)
+    assert [10, 3, 3] == [[row.remote for row in merged].count(name) for name in ("", "192.0.2.1", "192.0.2.2")]

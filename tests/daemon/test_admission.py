@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from ipaddress import IPv4Network
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,30 +15,35 @@ import pytest
 
 from punchd.core import plan
 from punchd.core.initiating import Initiating
+from punchd.core.responding import Responding
 from punchd.daemon.admission import Admission
 from punchd.daemon.config import Config
 from punchd.daemon.host import Host
 from punchd.daemon.networks import Networks
+from punchd.edge import gateway
+from punchd.edge.gateway import Network
 from punchd.wire.peer import encode_notification
-from punchd.words.addresses import Endpoint
+from punchd.words.addresses import Endpoint, is_private
 from punchd.words.errors import Code, RequestError
 from punchd.words.nat import Allocation, Dependence, Descriptor, Face, NatClass, Sample
 from punchd.words.notification import NONCE_LEN, Notification, Offer, Opening
 from punchd.words.requests import Initiate, Place, Respond, Transport
 
 A, B = "203.0.113.2", "198.51.100.2"
-UID = 1000
+HERE, UID = "10.0.1.2", 1000
 COUNTS = NatClass(Dependence.ADDRESS_AND_PORT, Dependence.UNKNOWN, Allocation.SEQUENTIAL, 1)
 ALL = frozenset({"ring", "raw", "repair", "rules", "queue"})
 
 
 class Routed(Admission):
-    """On a host with this address."""
+    """On a host with this address, in a network of 256."""
 
     __slots__ = ()
 
     def _route(self, remote: str) -> str:
-        return "10.0.1.2"
+        if remote == HERE:
+            raise RequestError(Code.TARGET_REFUSED, "this host itself")
+        return "172.17.0.1" if remote.startswith("172.17.") else HERE
 
 
 def admission(**config: Any) -> Admission:
@@ -83,35 +89,123 @@ def test_a_descriptor_is_predicted_from() -> None:
     assert (A, 50001, 50002, 0) == (attempt.public, fan.lanes.seen.first, plain.seen_port, plain.aim_port)
 
 
-def at_home(public: str, host: str, *, ttl: int | None = 2) -> Place:
+def at_home(public: str, host: str, *, tcp: bool = False) -> Place:
     """A descriptor made just now, of a host behind an ordinary router."""
     face = Face(22000, Endpoint(public, 22000), NatClass(allocation=Allocation.PRESERVING))
-    return Place(public, descriptor=Descriptor(host, int(time.time() * 1000), udp=face, ttl=ttl))
+    return Place(public, descriptor=Descriptor(host, int(time.time() * 1000), tcp=face if tcp else None, udp=face))
 
 
-def test_peer_behind_the_same_nat_is_reached_within() -> None:
-    """Many routers turn nothing around; between the private addresses there is no NAT."""
-    near = request(at_home(A, "10.0.1.3"), self_=(at_home(A, "10.0.1.2"),))
-    attempt = admission(allow_private=True).initiating(near, UID)
-    assert ("10.0.1.2", "10.0.1.3") == (attempt.public, attempt.remote)
-    assert tuple(plan.rows(["udp"], listed=False)) == attempt.rows
+@pytest.fixture
+def link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel's table of routes would say."""
+    monkeypatch.setattr(gateway, "is_on_link", lambda local, address: address.startswith("10.0.1."))
 
 
+def within(attempt: Initiating | Responding) -> list[str]:
+    return [address for address in attempt.targets[1:] if is_private(address)]
+
+
+@pytest.mark.usefixtures("link")
+def test_a_neighbour_behind_the_same_nat_is_tried_past_it_and_through_it() -> None:
+    """Many routers turn nothing around; some switches keep hosts apart."""
+    near = request(at_home(A, "10.0.1.3"), self_=(at_home(A, HERE),))
+    attempt = admission().initiating(near, UID)
+    assert ((A, A), ["10.0.1.3"]) == ((attempt.public, attempt.remote), within(attempt))
+    first, *others = attempt.rows
+    assert ("udp", "10.0.1.3", HERE) == (first.technique, first.remote, first.public)
+    assert tuple(plan.rows(["udp"], listed=False)) == tuple(others)
+
+
+@pytest.mark.usefixtures("link")
+def test_a_neighbour_hears_nothing_that_a_stranger_could_answer() -> None:
+    """A SYN would find whatever listens there; the operator may allow it, for hosts without privileges."""
+    near = replace(request(at_home(A, "10.0.1.3", tcp=True), self_=(Place(A),)), transport=Transport.TCP)
+    for allowed, names in ((False, {"tcp-midstream"}), (True, {"tcp-midstream", "tcp-direct"})):
+        attempt = admission(allow_private=allowed).initiating(near, UID)
+        assert names == {row.technique for row in attempt.rows if row.remote}
+
+
+@pytest.mark.usefixtures("link")
 @pytest.mark.parametrize(
     ("own", "peer", "allow_private"),
     [
-        (at_home(A, "10.0.1.2"), at_home(A, "10.0.1.3"), False),
-        (at_home(A, "10.0.1.2"), at_home(A, "198.51.100.77"), True),
-        (at_home(A, "10.0.1.2", ttl=3), at_home(A, "10.0.1.3", ttl=3), True),
-        (at_home(A, "10.0.1.2"), at_home(B, "10.0.1.3"), True),
-        (at_home(A, "10.0.1.2"), Place(A), True),
+        (at_home(A, HERE), at_home(A, "198.51.100.77"), True),
+        (at_home(A, HERE), at_home(A, HERE), True),
+        (at_home(A, HERE), at_home(A, "10.0.7.3"), False),
+        (at_home(A, HERE), at_home(A, "172.17.0.2"), True),
+        (at_home(A, HERE), at_home(B, "10.0.1.3"), True),
+        (at_home(A, HERE), Place(A), True),
     ],
-    ids=["private targets are not allowed", "host is a third party", "carrier's NAT", "apart", "no descriptor"],
+    ids=["third party", "this host", "another subnet", "another interface", "apart", "no descriptor"],
 )
-def test_peer_is_looked_for_at_its_public_address_otherwise(own: Place, peer: Place, allow_private: bool) -> None:
-    """A descriptor's `host` is the peer's word: without the operator's leave, nothing is sent there."""
+def test_nobody_else_is_sent_to(own: Place, peer: Place, allow_private: bool) -> None:
+    """A descriptor's `host` is the peer's word."""
     attempt = admission(allow_private=allow_private).initiating(request(peer, self_=(own,)), UID)
-    assert (A, peer.address) == (attempt.public, attempt.remote)
+    assert (A, peer.address, []) == (attempt.public, attempt.remote, within(attempt))
+
+
+@pytest.mark.usefixtures("link")
+def test_the_operator_may_allow_other_subnets() -> None:
+    """A campus is one NAT and many links."""
+    near = request(at_home(A, "10.0.7.3"), self_=(at_home(A, HERE),))
+    assert ["10.0.7.3"] == within(admission(allow_private=True).initiating(near, UID))
+
+
+def invited(*, technique: str = "udp", host: str = "10.0.1.3", **more: Any) -> Respond:
+    """A notification from behind our own NAT, as it says."""
+    offers = (Offer(technique, 22001, 23001, at=1), Offer(technique, 22002, 23002))
+    text = encode_notification(
+        Notification(bytes(16), A, A, technique.partition("-")[0], offers, others=(host,)), None
+    )  # fmt: skip
+    return Respond(id="1", notification=text, **more)
+
+
+def at(gate: Admission, public: str) -> Admission:
+    gate.networks = Networks(life_s=3600.0, look=lambda local: Network("10.0.1.0/24", "02:00:0a:00:01:01"))
+    gate.networks.show(HERE, public)
+    return gate
+
+
+@pytest.mark.usefixtures("link")
+def test_a_responder_believes_its_own_endpoint_alone() -> None:
+    """That both are behind one NAT is the initiator's word until this host has been seen at that address itself."""
+    assert ["10.0.1.3"] == within(at(admission(), A).responding(invited(), UID))
+    assert [] == within(at(admission(), B).responding(invited(), UID))
+    assert ["10.0.1.3"] == within(at(admission(allow_private=True), B).responding(invited(), UID))
+
+
+@pytest.mark.usefixtures("link")
+@pytest.mark.parametrize(
+    "wanted",
+    [invited(technique="tcp-direct"), invited(technique="tcp-simopen"), invited(host="10.0.7.3"), invited(host=HERE),
+     invited(host="127.0.0.1"), invited(host="172.17.0.2"), invited(from_=(IPv4Network("203.0.113.0/24"),))],
+    ids=["connects", "sends a SYN", "another subnet", "this host", "loopback", "another interface", "beyond from"],
+)  # fmt: skip
+def test_a_responder_strikes_out_what_it_must_not_reach(wanted: Respond) -> None:
+    """And tries the rest."""
+    attempt = at(admission(), A).responding(wanted, UID)
+    assert (A,) == tuple(target for target in attempt.targets if target)
+    attempt.begin()
+    assert {""} == {pair.remote for pair in attempt.pairs}
+
+
+def test_a_notification_for_strangers_alone_is_refused() -> None:
+    """There is nothing left to try."""
+    text = encode_notification(
+        Notification(bytes(16), A, A, "udp", (Offer("udp", 22001, 23001, at=1),), others=("10.0.9.9",)), None
+    )  # fmt: skip
+    with pytest.raises(RequestError) as refused:
+        admission().responding(Respond(id="1", notification=text), UID)
+    assert Code.TARGET_REFUSED is refused.value.code
+
+
+def test_further_entries_are_tried_after_the_first() -> None:
+    """An application need not know by which address a peer, or this host, is reached."""
+    attempt = admission().initiating(request(Place(B), Place("192.0.2.77"), self_=(Place(A), Place("192.0.2.8"))), UID)
+    ways = list(dict.fromkeys((row.public or A, row.remote or B) for row in attempt.rows))
+    assert [(A, B), ("192.0.2.8", B), (A, "192.0.2.77"), ("192.0.2.8", "192.0.2.77")] == ways
+    assert (B, "192.0.2.77") == attempt.targets
+    assert {Opening.PRIMED} == {row.opening for row in attempt.rows[:4]}
 
 
 def test_ten_punches_at_once_guess_ten_ports() -> None:

@@ -4,12 +4,12 @@ The clock and the look at the routes are given; tests/edge/test_gateway.py reads
 
 from __future__ import annotations
 
-from punchd.daemon.networks import LOOK_S, NETWORKS_MAX, Networks
+from punchd.daemon.networks import LOOK_S, NETWORKS_MAX, PUBLICS_MAX, Networks
 from punchd.edge.gateway import Network
 
 HOME = Network("192.168.1.0/24", "02:00:c0:a8:01:01")
 CAFE = Network("192.168.1.0/24", "02:00:00:00:ca:fe")
-HERE = "192.168.1.20"
+HERE, PUBLIC = "192.168.1.20", "203.0.113.2"
 
 
 class Host:
@@ -93,3 +93,28 @@ def test_memory_has_an_end() -> None:
     host.network = Network(HOME.prefix, "02:00:00:00:00:00")
     host.now += LOOK_S
     assert host.found.ttl(HERE) is None
+
+
+def test_public_addresses_belong_to_the_network_where_they_were_seen() -> None:
+    """A responder believes that a peer is behind its own NAT only where it has been seen at that address itself."""
+    host = Host()
+    assert not host.found.shows(HERE, PUBLIC)
+    host.found.show(HERE, PUBLIC)
+    assert host.found.shows(HERE, PUBLIC)
+    assert not host.found.shows(HERE, "198.51.100.2")
+    host.now += 30 * 24 * 3600  # who keeps an endpoint asks once
+    assert host.found.shows(HERE, PUBLIC)
+    host.network = CAFE
+    assert not host.found.shows(HERE, PUBLIC)
+
+
+def test_public_addresses_are_forgotten_the_oldest_first() -> None:
+    """And not remembered at all with `--network-memory 0`."""
+    host = Host()
+    for number in range(PUBLICS_MAX + 1):
+        host.found.show(HERE, f"203.0.{number // 256}.{number % 256}")
+    assert not host.found.shows(HERE, "203.0.0.0")
+    assert host.found.shows(HERE, "203.0.0.1")
+    without = Host(life_s=0)
+    without.found.show(HERE, PUBLIC)
+    assert not without.found.shows(HERE, PUBLIC)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from punchd.edge.gateway import Network, find
+from punchd.edge.gateway import Network, find, shares_link
 
 pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the tables below are a little-endian machine's")
 
@@ -57,3 +57,26 @@ def test_routes_that_are_down_are_no_routes() -> None:
 def test_host_without_routes_has_no_network() -> None:
     """An empty namespace has the headlines alone."""
     assert find("192.168.1.20", ROUTES.splitlines()[0], NEIGHBOURS.splitlines()[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "on_link"),
+    [
+        ("192.168.1.77", True),
+        ("192.168.2.77", False),  # another interface's
+        ("10.8.0.9", False),  # a tunnel's
+        ("10.0.0.9", False),  # behind the gateway
+        ("192.168.1.200", False),  # a route of its own, by another gateway
+        ("192.168.1.201", False),  # a container, say
+    ],
+)
+def test_a_neighbour_shares_the_link_of_our_address(address: str, on_link: bool) -> None:
+    """Nobody is asked to carry what goes there, so it can't go further."""
+    more = "eth0\tC801A8C0\tFE01A8C0\t0007\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+    more += "br0\tC901A8C0\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+    assert on_link == shares_link("192.168.1.20", address, ROUTES + more)
+
+
+def test_host_without_routes_has_no_neighbours() -> None:
+    """An empty namespace."""
+    assert not shares_link("192.168.1.20", "192.168.1.77", ROUTES.splitlines()[0])

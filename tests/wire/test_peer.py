@@ -14,11 +14,13 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from punchd.wire.peer import TEXT_MAX, decode_notification, decode_second, encode_notification, encode_second
 from punchd.words.errors import Code, PeerError
 from punchd.words.notification import (
     OFFERS_MAX,
+    OTHERS_MAX,
     SOURCES_MAX,
     SPREAD_MAX,
     Fan,
@@ -66,10 +68,14 @@ FANS = st.builds(Fan, spreads(SPREAD_MAX), spreads(SOURCES_MAX), st.booleans())
 def notifications(draw: st.DrawFn) -> Notification:
     transport = draw(st.sampled_from(["tcp", "udp"]))
     names = TCP if transport == "tcp" else ["udp", "udp-birthday"]
-    offers = tuple(draw(st.lists(st.sampled_from(names).flatmap(an_offer), min_size=1, max_size=OFFERS_MAX)))
+    others = tuple(draw(st.lists(ADDRESSES, max_size=OTHERS_MAX)))
+    offers = tuple(
+        replace(one, at=draw(st.integers(0, len(others))))
+        for one in draw(st.lists(st.sampled_from(names).flatmap(an_offer), min_size=1, max_size=OFFERS_MAX))
+    )
     return Notification(
         draw(st.binary(min_size=16, max_size=16)), draw(ADDRESSES), draw(ADDRESSES), transport, offers,
-        draw(st.booleans()), draw(st.booleans()), draw(U32),
+        draw(st.booleans()), draw(st.booleans()), draw(U32), others,
     )  # fmt: skip
 
 
@@ -137,6 +143,25 @@ def test_the_bytes_are_as_documented() -> None:
     offers = offer(2, 22001, 23001) + offer(4, 22002, 23002)
     offers += struct.pack("!IHHBBI", 0xDEADBEEF, 64240, 1460, 7, 5, 0)
     assert sealed(head + offers) == encode_notification(ONE)
+
+
+def test_further_addresses_follow_the_offers() -> None:
+    """Vector: an offer names the second of three by bits 4 and 5."""
+    word = Notification(bytes(16), "1.2.3.4", "5.6.7.8", "udp", (Offer("udp", 22001, 23001, at=2),), patience_ms=1000,
+                        others=("10.0.1.2", "192.0.2.8", "192.0.2.9"))  # fmt: skip
+    rest = b"\x03" + bytes([10, 0, 1, 2, 192, 0, 2, 8, 192, 0, 2, 9])
+    assert sealed(body(flags=24, rest=offer(16, how=0x20) + rest)) == encode_notification(word)
+
+
+@pytest.mark.parametrize(
+    ("flags", "how", "rest"),
+    [(24, 0, b""), (24, 0, b"\0"), (24, 0, b"\4" + bytes(16)), (24, 0, b"\1\x0a\0\1"), (24, 0, b"\1" + bytes(5)),
+     (8, 0x10, b""), (24, 0x20, b"\1\x0a\0\1\2")],
+    ids=["none", "a count of 0", "four", "cut", "a byte too many", "an offer for none", "an offer for a second one"],
+)  # fmt: skip
+def test_further_addresses_are_whole_or_refused(flags: int, how: int, rest: bytes) -> None:
+    """Each is a target that somebody else names."""
+    assert Code.NOTIFICATION_BROKEN is code_of(sealed(body(flags=flags, rest=offer(16, how=how) + rest)))
 
 
 def test_the_text_is_short() -> None:
