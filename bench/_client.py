@@ -2,7 +2,8 @@
 Not a client to copy from: it waits by epoll itself, so that what is measured is punchd and not an event loop.
 
 It prints {} when it is ready, begins at a line on stdin, and ends with one JSON line: how many, when, how long each.
-Side channel, one line per attempt: `ID SENT_NS NOTIFICATION`; at the end of A's: `end COUNT`.
+Side channel, one line per attempt: `ID SENT_NS NOTIFICATION`, from A and, for a second message, back; at the end of A's:
+`end COUNT`.
 """
 
 from __future__ import annotations
@@ -154,11 +155,16 @@ class Client:
             self.expected = int(text)
             return
         now_ns = time.monotonic_ns()
+        if self.options.role == "a":  # the responder's second message
+            self.daemon.output += b'{"id":"n%b","call":"notify","attempt":"%b","notification":"%b"}\n' % (id_, id_, text)
+            return
         self.side_ns.append((id_.decode(), now_ns - int(sent_ns)))
         self.begun_ns[id_.decode()] = now_ns
         self.daemon.output += b'{"id":"' + id_ + self.tail + b',"notification":"' + text + b'"}\n'
 
     def replied(self, reply: Reply) -> None:
+        if reply.id.startswith("n"):
+            return  # to a notify; where it came too late, that is no news
         if reply.fds:
             self.times.append((reply.id, self.begun_ns[reply.id], time.monotonic_ns()))
             self.speak(self.daemon.fds.popleft())
