@@ -35,6 +35,7 @@ from punchd.words.events import (
     Flags,
     IcmpSeen,
     KernelHeard,
+    Located,
     PacketRefused,
     Readable,
     SegmentSeen,
@@ -197,6 +198,9 @@ def _tell_event(event: Event) -> str:
             return f"! pair {event.pair}: {event.code}, {event.cause}"
         case Withheld():
             return f"! pair {event.pair}: the budget refuses for {event.for_s * 1000:.1f} ms"
+        case Located():
+            far = f"{event.least} to {event.most} mappings away" if event.known else "somewhere"
+            return f"= pair {event.pair}: that port is {far}"
         case CallHeard():
             return f"< second message: {len(event.message.ready)} ready"
         case Called():
@@ -226,6 +230,7 @@ _EFFECTS = {
     "OpenPair": "+ pair {pair}: {technique}, port {local_port} to {remote_address}:{remote_port}",
     "OpenFan": "+ pair {pair}: {technique} to {remote_address}",
     "Spray": "> pair {pair}: {signal} on {lanes} lanes, ttl {ttl}",
+    "Locate": "= pair {pair}: how far is our NAT from port {port}?",
     "Adopt": "= pair {pair}: port {local_port} to port {remote_port}, the others forgotten",
     "Connect": "+ pair {pair}: connect, ttl {ttl}",
     "Abort": "x pair {pair}: abort",

@@ -11,7 +11,7 @@ from punchd.words.addresses import Endpoint
 from punchd.words.nat import STEP_MAX, Allocation, Dependence, Sample
 from punchd.words.probing import Observation
 
-_RUN_MAX = 500  # steps between two samples: more foreign mappings than that is no sequence that anybody could use
+_RUN_MAX = 2000  # steps between two samples, fans of our own among them; ports drawn at random are not that near thrice
 _SEQUENCE_MIN = 3  # samples; two say nothing about a step
 
 

@@ -32,18 +32,19 @@ A burst leaves every PACE_S, and none where the budget refuses; between rounds t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 
-from punchd.core.lanes import ROUNDS, Burst, Lane
+from punchd.core.lanes import MEETS_MAX, ROUNDS, Burst, Lane
 from punchd.core.pair import SEQ_MASK, Pair, Script, ScriptEvent, Waiting, Wanted, never, signal
-from punchd.words.effects import Adopt, Materialise, Spray
+from punchd.words.effects import Adopt, Locate, Materialise, Spray
 from punchd.words.events import (
     ACK,
     RST,
     SYN,
     SYN_ACK,
     DeadlinePassed,
+    Located,
     SegmentSeen,
     Signal,
     SignalSeen,
@@ -56,6 +57,7 @@ ASSURE_S = 0.02  # after the ANSWER that makes a socket at the responder, before
 PAUSE_S = 0.3  # after the first round: most round trips
 PAUSE_GROWTH = 1.6
 PAUSE_CEILING_S = 2.0
+SPARE = 8  # lanes whose local port somebody else on this host may have
 
 Round = tuple[int, int | None, float]  # its number, its packets' TTL, the pause behind it
 
@@ -66,7 +68,11 @@ def initiator(pair: Pair, every_s: float) -> Script:
     _number(pair)
     if opening in (Opening.REFIRED, Opening.CALLED):
         pair.say_primed()  # nothing that the responder could meet: it will be met
-    event = None if opening is Opening.PRIMED else (yield from pair.bides(hits))
+    event = None
+    if opening is not Opening.PRIMED:
+        event = yield from pair.bides(hits)
+        if (event is None or not hits(event)) and (yield from _has_passed(pair, _aim(pair))):
+            event = yield from pair.until(hits)
     if event is None or not hits(event):
         rounds = _holes(pair, every_s) if opening is Opening.PRIMED else _rounds()
         event = yield from _contact(pair, Signal.PRIME, rounds, hits, pair.say_primed)
@@ -86,6 +92,9 @@ def initiator(pair: Pair, every_s: float) -> Script:
 def responder(pair: Pair, every_s: float) -> Script:
     """The other side; it may be hit on several lanes before it is answered on one."""
     _number(pair)
+    assert pair.offer.fan is not None
+    if (yield from _has_passed(pair, pair.offer.fan.meets)):
+        yield from pair.until(never)
 
     def ready() -> None:
         pair.calls |= pair.offer.opening is not Opening.PRIMED and not pair.primed
@@ -102,6 +111,27 @@ def responder(pair: Pair, every_s: float) -> Script:
         pair.connected = True
     pair.say_proven()
     yield from pair.until(never)
+
+
+def _has_passed(pair: Pair, port: int) -> Generator[None, ScriptEvent, bool]:
+    """Whether the port where the peer's holes aim is gone, or far; else we open as many as it takes to get there."""
+    if not port:
+        return False
+    pair.do(Locate, port)
+    event = yield from pair.until(lambda event: isinstance(event, Located))
+    if not isinstance(event, Located) or not event.known:
+        return False
+    if event.most < 0 or event.least >= MEETS_MAX:
+        return True
+    pair.lanes.widen(min(event.most + 1 + SPARE, MEETS_MAX))
+    return False
+
+
+def _aim(pair: Pair) -> int:
+    """The port of ours at which all of the peer's holes aim, where our NAT counts; 0: there is none."""
+    fan = pair.offer.fan
+    assert fan is not None
+    return fan.targets.first if fan.meets and fan.targets.count == 1 else 0
 
 
 def _holes(pair: Pair, every_s: float) -> Iterator[Round]:

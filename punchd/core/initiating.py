@@ -145,6 +145,8 @@ class Initiating(Attempt):
             pair = self.pairs[self._offered[ready.offer]]
             if pair.answered or pair.closed or pair.fail_code is not None:
                 continue
+            if pair.offer.fan is not None and any(other.answered for other in self.pairs):
+                continue  # one is under way: many more packets would help nobody
             if ready.port not in (0, pair.offer.responder_port) and pair.offer.fan is None:
                 if pair.syn is not None or pair.aim_port != pair.offer.responder_port:
                     continue  # a captured SYN, or a mapping, is of the old port alone

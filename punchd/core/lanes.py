@@ -22,27 +22,34 @@ Burst = tuple[Lane, ...]
 ROUNDS = 3  # with fresh ports: 1 - 0.017^3 of all attempts meet
 LANES_MAX = SPREAD_MAX  # of one round
 BURST = 64
+MEETS_MAX = 512
+"""Mappings by which a NAT that counts is brought to an appointed port."""
 PUBLIC_PORTS = PortRange(1024, 65535)  # where NATs that draw at random put what came from a port above 1023
 
 
 class Rounds:
     """One fan's lanes, what was sent on them and when, and the one that was chosen."""
 
-    __slots__ = ("_own", "_sent", "_to", "chosen", "seed")
+    __slots__ = ("_own", "_run", "_sent", "_to", "chosen", "seed")
 
     def __init__(self, own: Spread, aims: Spread, seed: int) -> None:
         self._own, self._to, self.seed = own, aims, seed
+        self._run: list[int] = []
         self._sent: list[tuple[float, int, Burst]] = []
         self.chosen: Lane | None = None
 
     def bursts(self, number: int) -> list[Burst]:
         """The lanes of this round, in portions; after the last round the first one comes again."""
         turn = number % ROUNDS
-        own = _named(self._own) or _drawn_run(self._own.count, self.seed, turn)
+        own = self._run or _named(self._own) or _drawn_run(self._own.count, self.seed, turn)
         aims = _named(self._to) or _drawn(self._to.count, self.seed, turn)
         lanes = list(islice(product(own, aims), LANES_MAX))
         size = max(BURST, len(own)) if len(aims) == 1 else BURST
         return [tuple(lanes[at : at + size]) for at in range(0, len(lanes), size)]
+
+    def widen(self, count: int) -> None:
+        """So many ports of ours from now on, neighbours, and the same ones in each round."""
+        self._run = _drawn_run(count, self.seed, 0)
 
     def note(self, burst: Burst, now: float, *, number: int = 0) -> None:
         """This burst of round `number` has left."""

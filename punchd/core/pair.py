@@ -46,6 +46,7 @@ from punchd.words.events import (
     EffectFailed,
     IcmpSeen,
     KernelHeard,
+    Located,
     PacketRefused,
     PairEvent,
     Readable,
@@ -410,7 +411,7 @@ class Pair:
                 self.fail(event.code, event.cause)
             case Readable():
                 self.committed = True
-            case DeadlinePassed() | Called() | KernelHeard() | Withheld():
+            case DeadlinePassed() | Called() | KernelHeard() | Withheld() | Located():
                 pass
         return event
 

@@ -27,13 +27,14 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from punchd.core import predict
-from punchd.core.lanes import ROUNDS
+from punchd.core.lanes import MEETS_MAX, ROUNDS
 from punchd.core.ports import Ports
 from punchd.core.prospects import OPENINGS, Prospect, prospect
+from punchd.core.tally import AHEAD_MAX
 from punchd.core.techniques import TECHNIQUES
 from punchd.words.nat import Allocation, Dependence, NatClass
 from punchd.words.notification import OFFERS_MAX, Fan, Offer, Opening, Spread
-from punchd.words.plan import Candidate, Lanes, Row, View
+from punchd.words.plan import Candidate, Lanes, Row, View, meeting
 
 # simopen first: least privilege, and the most NATs in the field let a SYN in after a SYN out. midstream second:
 # where every inbound SYN is dropped it is what passes. The rest serve the NATs that neither of them passes, direct
@@ -62,6 +63,17 @@ row, a second round of each, and what waits."""
 SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
 HOLES, PROBES = 256, 1024
 GUESSES = 256
+OWN_LATER = 64
+"""Mappings that other attempts and probes of ours make until the peer calls."""
+
+SPARE = 3
+"""Holes of a fan whose local port somebody else on this host may have."""
+
+NEXT = 64
+"""As many, before it comes from where we meet to where we meet next."""
+
+MARGIN = 32
+"""Mappings that a peer may have made without our knowledge before it comes to the port where we meet."""
 
 _LATE = {"tcp-simopen": (Opening.REFIRED,), "tcp-midstream": (Opening.REFIRED, Opening.CROSSED),
          "udp": (Opening.REFIRED, Opening.CROSSED)}  # fmt: skip
@@ -164,6 +176,8 @@ def rows(
         met = _counted(transport, own, peer, times)
         if habits[1] is Habit.COUNTS and not own.nat.forgives and own.nat.filtering is not Dependence.INDEPENDENT:
             plain = []  # over a long round trip they fire before the fan is answered: strays, most of them
+        if habits[0] is Habit.COUNTS and not peer.nat.forgives:
+            plain = [row for row in plain if _holes(row)]  # the others fire all the way from a port that is guessed
         holes, sources = mappings(met)
         own, peer = replace(own, taken=own.taken + holes), replace(peer, taken=peer.taken + sources * len(met))
     return (met + _aimed(plain, own, peer))[:OFFERS_MAX]
@@ -241,7 +255,7 @@ def draw(row: Row, ports: Ports) -> Candidate:
 
 def _draw_fan(row: Row, lanes: Lanes, own: int, peer: int, seed: int) -> Candidate:
     mine = _one(lanes.own, own)
-    fan = Fan(_one(lanes.seen, mine.first), _one(lanes.peers, peer), lanes.handshake)
+    fan = Fan(_one(lanes.seen, mine.first), _one(lanes.peers, peer), lanes.handshake, meeting(lanes))
     aims = _one(lanes.aims, fan.sources.first)
     offer = Offer(row.technique, fan.targets.first, fan.sources.first, opening=row.opening, fan=fan)
     return Candidate(offer, _only(mine), _only(aims), row.after_s, mine, aims, seed, row.remote)
@@ -252,7 +266,7 @@ def meet(offer: Offer, ports: Ports, remote: str = "") -> Candidate:
     if offer.fan is None:
         return Candidate(offer, offer.responder_port, offer.initiator_port, remote=remote)
     own, aims = offer.fan.sources, offer.fan.targets
-    seed = ports.seed(ROUNDS * own.count)
+    seed = ports.seed(MEETS_MAX if offer.fan.meets else ROUNDS * own.count)
     return Candidate(offer, _only(own), _only(aims), own=own, aims=aims, seed=seed, remote=remote)
 
 
@@ -355,22 +369,26 @@ def _turn(planned: Sequence[Row], place: int) -> int:
 def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     """Rows with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't.
 
-    Where both count, a second fan aims behind the first one's ports: each of four windows must hold for one of two.
-    Unless our mappings are known to outlive a time exceeded, another waits until the peer has opened its own holes; not
-    so where both count, since by then hundreds of holes would be needed on either side.
+    Where both count, ours aim at one port that is surely ahead of the peer's counter, and the peer, who knows better
+    where that is, brings its NAT there (core/tally.py). A second fan aims behind the first one's port. Unless our
+    mappings are known to outlive a time exceeded, others wait until the peer has opened its own holes; then it is we
+    who bring our NAT to the port where these aim.
 
     What the peer fires from elsewhere than where we aim is a stray to our NAT. Unless that is known to forgive them,
-    we aim at all ports of the window, and the peer fires from as few as that allows.
+    we aim at all ports of the window, and the peer fires from as few as that allows. It opens holes for all ports that
+    ours may be, too, and we fire from one, unless its NAT is known to forgive.
     """
     mine, theirs = _course(own), _course(peer)
-    probes = 1 if mine is not None and theirs is not None else GUESSES
+    both = mine is not None and theirs is not None
     shakes = _shakes(transport, own.nat, peer.nat)
-    twice = shakes * 2 if probes == 1 and len(shakes) == 1 else shakes
+    twice = shakes * 2 if both and len(shakes) == 1 else shakes
     primed = [] if own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
-    mortal = own.nat.outlives_icmp is False or (own.nat.outlives_icmp is None and probes > 1)
-    called = [(Opening.CALLED, shake) for shake in shakes if mortal]
+    called = [(Opening.CALLED, shake) for shake in shakes if not own.nat.outlives_icmp]
     found = []
     taken = [own.taken, peer.taken]
+    beyond = 0
+    if theirs is not None and peer.aimed:
+        beyond = 1 + (predict.turn_of(theirs, peer.aimed, AHEAD_MAX) or 0)  # what is behind us is no matter
     for opening, shake in primed + called:
         late = opening is Opening.CALLED
         lanes = Lanes(
@@ -379,22 +397,40 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
         if mine is not None:
             at_ms, slack_ms = (times.called_ms, times.slack_ms) if late else (times.now_ms, 0.0)
             where = predict.window(mine, at_ms=at_ms, own=taken[0], slack_ms=slack_ms)
-            count, guesses = predict.fan(mine, where, holes=HOLES, probes=probes)
+            where = dataclasses.replace(where, count=where.count + own.unsure + (OWN_LATER if late else 0))
+            if late and both:
+                count, guesses = _meet(mine, where.first, where.first + where.count)
+            elif late and not peer.nat.forgives:  # each of our packets must find a hole
+                count, guesses = predict.fan(mine, where, holes=HOLES, probes=PROBES, sparing=True)
+            else:
+                count, guesses = predict.fan(mine, where, holes=HOLES, probes=1 if both else GUESSES)
+                count = min(HOLES, count + SPARE) if both else count
             lanes, taken[0] = replace(lanes, own=Spread(0, count), seen=guesses), taken[0] + count
         if theirs is not None:
             at_ms = times.heard_ms + (LATE_FAN_MS if late and primed else 0.0)
             where = predict.window(theirs, at_ms=at_ms, own=taken[1], slack_ms=times.slack_ms)
-            if late and primed:
+            if late and primed and not both:
                 where = dataclasses.replace(where, count=where.count + LATE_FANS * taken[1])
-            sparing = probes > 1 and not own.nat.forgives
+            sparing = not both and not own.nat.forgives
             if sparing:  # another attempt's mappings may come after this one's
                 where = dataclasses.replace(where, first=0, count=where.first + where.count)
-            most = PROBES if sparing else probes
-            count, guesses = predict.fan(theirs, where, holes=HOLES, probes=most, sparing=sparing)
-            lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
+            if both or late:
+                turn = where.first + where.count + MARGIN
+                turn = max(turn, beyond + NEXT if both else min(beyond + NEXT, turn + MEETS_MAX - HOLES))
+                many, guesses = _meet(theirs, where.first, turn)
+                lanes, beyond = replace(lanes, peers=Spread(0, many), aims=guesses), turn + 1
+            else:
+                most = PROBES if sparing else GUESSES
+                count, guesses = predict.fan(theirs, where, holes=HOLES, probes=most, sparing=sparing)
+                lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
         reason = f"the next ports are predicted; {OPENINGS[opening]}"
         found.append(Row(_FANS[transport], opening, lanes=lanes, after_s=times.late_s if late else 0.0, reason=reason))
     return found
+
+
+def _meet(known: predict.Course, first: int, turn: int) -> tuple[int, Spread]:
+    """As many mappings as bring a NAT that counts to this turn, if nobody there knows better, and its port."""
+    return max(2, min(HOLES, turn - first + 1)), Spread(known.port_of(turn))
 
 
 def _drawn(transport: str, own: View, peer: View, times: Times, *, again: bool) -> list[Row]:

@@ -88,7 +88,7 @@ def course(samples: Sequence[Sample], step: int) -> Course | None:
     if len(samples) < 2 or not step:
         return None
     wrapped = _wraps([sample.public_port for sample in samples], step) > 0
-    low, high = _range(samples, step)
+    low, high = range_of([sample.public_port for sample in samples], step)
     width = high - low + 1
     foreign = 0
     for earlier, later in pairwise(samples):
@@ -185,6 +185,20 @@ def fan(known: Course, where: Window, *, holes: int, probes: int, sparing: bool 
     return count, Spread(first)
 
 
+def turn_of(known: Course, port: int, most: int) -> int | None:
+    """The turn in which this port comes or came, whichever is nearer; with larger steps, of so many in either way."""
+    if abs(known.step) == 1:
+        width = known.high - known.low + 1
+        turn = ((port - known.port) * known.step - 1) % width
+        return turn if turn < width // 2 else turn - width
+    return next((turn for ahead in range(most) for turn in (ahead, -1 - ahead) if known.port_of(turn) == port), None)
+
+
+def range_of(ports: Sequence[int], step: int) -> tuple[int, int]:
+    """The NAT's range: the narrowest usual one around a wrap that was seen, else everything that may be."""
+    return (_below(min(ports)), _above(max(ports))) if _wraps(ports, step) else (_LOWEST, _HIGHEST)
+
+
 def _most(known: Course, later_s: float) -> int:
     """How many foreign mappings there will be at most, as sure as SURE: a quantile of the negative binomial."""
     count, past_s = known.foreign + _PRIOR_COUNT, known.past_s + _PRIOR_S
@@ -202,12 +216,6 @@ def _most(known: Course, later_s: float) -> int:
         turns += 1
         total += chance
     return turns
-
-
-def _range(samples: Sequence[Sample], step: int) -> tuple[int, int]:
-    """The NAT's range: the narrowest usual one around a wrap that was seen, else everything that may be."""
-    ports = [sample.public_port for sample in samples]
-    return (_below(min(ports)), _above(max(ports))) if _wraps(ports, step) else (_LOWEST, _HIGHEST)
 
 
 def _below(port: int) -> int:

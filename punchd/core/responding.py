@@ -17,6 +17,7 @@ from punchd.words.notification import Notification, Offer, Opening, Ready, Secon
 from punchd.words.plan import Candidate
 
 STAGGER_S = 0.1  # between the starts of two techniques of `auto`
+MEETS_S = 0.001  # until the next row at a NAT that counts, once the one before has been counted
 LATE_S = 0.3  # what the last of them gets before those begin that wait for the initiator, who is then called, ...
 CROSS_S = 0.7  # ... and these, before we fire where the initiator may have no hole: a NAT of its may punish that
 TURN_S = 1.0  # what each technique of an explicit list gets before the next starts
@@ -116,6 +117,8 @@ class Responding(Attempt):
         coming = self._offers[0][1]
         if is_within(self.notification, last) and not self._serial:
             return 0.0  # it passes no NAT, so it takes no turn either
+        if self._staggers and _meets(last) and _meets(coming):
+            return MEETS_S
         if self._staggers and _is_stray(coming):
             return STAGGER_S if _is_stray(last) else CROSS_S
         if coming.opening is Opening.PRIMED:
@@ -189,6 +192,11 @@ class Responding(Attempt):
 def is_within(notification: Notification, offer: Offer) -> bool:
     """It is for the initiator's private address: both are said to be behind the same NAT."""
     return bool(offer.at) and is_private(notification.address(offer))
+
+
+def _meets(offer: Offer) -> bool:
+    """Our NAT is to be brought to a port: further fans would carry it past that one if they came in between."""
+    return offer.fan is not None and offer.fan.meets > 0
 
 
 def _is_stray(offer: Offer) -> bool:

@@ -30,9 +30,9 @@ from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
 from punchd.words.addresses import Endpoint, is_private, why_no_target
 from punchd.words.errors import Code, HostError, PeerError, RequestError
-from punchd.words.nat import SAMPLES_MAX, Allocation, Descriptor, Face, Sample
+from punchd.words.nat import Allocation, Descriptor, Face, Sample
 from punchd.words.notification import NONCE_LEN, Notification
-from punchd.words.plan import Row, View
+from punchd.words.plan import Row, View, meeting
 from punchd.words.probing import Observation
 from punchd.words.requests import SERVERS_MAX, FindEndpoint, Initiate, Place, Respond
 
@@ -54,7 +54,7 @@ class Admission:
         self._open: dict[tuple[int, str], int] = {}
         self._limits = {ATTEMPTS: config.attempts_per_uid, ENDPOINTS: config.endpoints_per_uid}
         self._nonces: OrderedDict[bytes, float] = OrderedDict()
-        self._recent = Recent()
+        self.recent = Recent()
 
     def enter(self, uid: int, what: str = ATTEMPTS) -> None:
         """Count one more open request of this user. RequestError: too-many-attempts."""
@@ -83,12 +83,12 @@ class Admission:
         now = time.monotonic()
         if isinstance(attempt, Initiating) and not attempt.in_turn:
             transport = TECHNIQUES[attempt.rows[0].technique].transport
-            self._recent.ended((uid, attempt.remote, transport), ok=ok, now=now)
+            self.recent.ended((uid, attempt.remote, transport), ok=ok, now=now)
         if ok:
-            self._recent.stays((uid, attempt.remote, HOPS), now)
+            self.recent.stays((uid, attempt.remote, HOPS), now)
         elif attempt.terms.hole_ttl == self._hole_ttl(uid, attempt.local, attempt.remote, now):
             # of many at once that fail with one TTL, the first one is news
-            self._recent.ended((uid, attempt.remote, HOPS), ok=False, now=now)
+            self.recent.ended((uid, attempt.remote, HOPS), ok=False, now=now)
 
     def initiating(self, request: Initiate, uid: int) -> Initiating:
         """An attempt for the request. RequestError or HostError say why not."""
@@ -109,20 +109,16 @@ class Admission:
         main = plan.rows(
             techniques,
             listed=bool(request.techniques),
-            own=self._view(own, public, transport),
+            own=self._own_view(own, local, transport),
             peer=self._view(peer, remote, transport),
             times=times,
             fans=plan.fans(transport, self._host.able),
-            tried=self._recent.tried((uid, remote, transport), now),
+            tried=self.recent.tried((uid, remote, transport), now),
         )
         within, further = self._elsewhere(request, owns, peers, techniques, local=local, times=times)
         planned = plan.merged(main, further, within=within, order=request.techniques)
-        ours, theirs = plan.mappings(main)
-        if own.descriptor is not None:  # nothing else tells of a NAT that counts
-            self._recent.opened(public, ours, now)
-        side_s = SIDE_S if request.side_delay_ms is None else request.side_delay_ms / 1000
         if peer.descriptor is not None:
-            self._recent.opened(remote, theirs, now + side_s)  # samples of the peer's from before do not show them
+            self._foresee(main, remote, transport, now, request.side_delay_ms)
         return Initiating(
             terms=self._terms(uid, local, remote, initiating=True, nonce=os.urandom(NONCE_LEN)),
             local=local,
@@ -161,9 +157,6 @@ class Admission:
             now=time.monotonic(),
         )
         self._remember(notification.nonce)
-        fan = notification.offers[0].fan
-        if fan is not None:
-            self._recent.opened(notification.responder, fan.sources.count * fan.targets.count, time.monotonic())
         return attempt
 
     def probing(self, request: FindEndpoint) -> list[Probe]:
@@ -213,7 +206,7 @@ class Admission:
         if self._config.hole_ttl is not None:
             return self._config.hole_ttl
         found = self.networks.ttl(local)
-        return ttl.rung(found or HOLE_TTL, self._recent.tried((uid, remote, HOPS), now), found=found is not None)
+        return ttl.rung(found or HOLE_TTL, self.recent.tried((uid, remote, HOPS), now), found=found is not None)
 
     def _techniques(self, request: Initiate) -> list[str]:
         for name in request.techniques:
@@ -336,39 +329,83 @@ class Admission:
         ours = proven and self.networks.shows(local, notification.initiator)
         return (self._config.allow_private or ours) and self._is_near(address, local)
 
+    def _own_view(self, place: Place, local: str, transport: str) -> View:
+        """Of our own NAT we know better than our descriptor what it has opened since."""
+        known, step = places.view(place, transport), self.recent.step(transport, local)
+        tally, now = self.recent.tally(transport, local), time.monotonic()
+        line = tally.line(step) if step else []
+        if known.face is None or known.nat.allocation is not Allocation.SEQUENTIAL or not known.face.samples:
+            return known
+        if len(line) < 2:
+            since = now - max(0.0, time.time() - known.face.samples[-1].at_ms / 1000)
+            return replace(known, taken=tally.taken(since), unsure=tally.unsure(since))
+        face = dataclasses.replace(known.face, samples=tally.samples(step, time.time() - now))
+        since = line[-1][0]
+        return replace(known, face=face, other=None, taken=tally.taken(since), unsure=tally.unsure(since))
+
+    def _foresee(
+        self, planned: Sequence[Row], remote: str, transport: str, now: float, side_delay_ms: float | None
+    ) -> None:
+        """What the attempt makes of a peer's NAT that counts is to be known to the next one."""
+        for row in planned:
+            if row.lanes is not None and meeting(row.lanes):
+                self.recent.aims(transport, remote, meeting(row.lanes), now)
+        if not (planned and planned[0].lanes is not None and meeting(planned[0].lanes)):
+            side_s = SIDE_S if side_delay_ms is None else side_delay_ms / 1000
+            # samples of the peer's from before do not show them
+            self.recent.opened(remote, plan.mappings(planned)[1], now + side_s)
+
     def _view(self, place: Place, address: str, transport: str) -> View:
-        """What the plan knows of a side. Its samples are of another clock, or ours: how old they are is all we take."""
+        """What the plan knows of the peer's side. Its samples are of another clock: how old they are is all we take."""
         known = places.view(place, transport)
         if known.face is None or not known.face.samples:
             return known
         last = known.face.samples[-1]
-        probed = len(self._recent.samples(transport, address, last.at_ms + 1))
-        return replace(known, taken=self._sprayed(address, last) + probed)
+        probed = len(self.recent.samples(transport, address, last.at_ms + 1))
+        aimed = self.recent.aimed(transport, address, time.monotonic())
+        return replace(known, taken=self._sprayed(address, last) + probed, aimed=aimed)
 
     def describing(self, descriptor: Descriptor) -> Descriptor:
         """What we opened ourselves meanwhile is not to look foreign to the peer."""
         tcp, udp = descriptor.tcp, descriptor.udp
         return dataclasses.replace(
-            descriptor, tcp=tcp and self._foreign(tcp, "tcp"), udp=udp and self._foreign(udp, "udp")
+            descriptor,
+            tcp=tcp and self._freshest(tcp, descriptor, "tcp"),
+            udp=udp and self._freshest(udp, descriptor, "udp"),
         )
 
     def observed(self, observation: Observation) -> None:
         """A probe has seen a mapping of its own."""
-        self._recent.observed(observation)
+        self.recent.observed(observation)
         self.networks.show(observation.local.address, observation.public.address)
+        age_s = max(0.0, time.time() - observation.at_ms / 1000)
+        tally = self.recent.tally(observation.transport, observation.local.address)
+        tally.saw(observation.public.port, time.monotonic() - age_s)
 
-    def _foreign(self, face: Face, transport: str) -> Face:
-        if face.nat.allocation is not Allocation.SEQUENTIAL or not face.samples:
+    def _freshest(self, face: Face, descriptor: Descriptor, transport: str) -> Face:
+        """With two samples that stand for all: where the counter must be now, and how fast others make it advance."""
+        counts = face.nat.allocation is Allocation.SEQUENTIAL and bool(face.samples)
+        self.recent.counts(transport, descriptor.host, face.nat.step if counts else 0)
+        tally, now = self.recent.tally(transport, descriptor.host), time.monotonic()
+        line = tally.line(face.nat.step) if counts else []
+        if len(line) < 2:
             return face
-        address = face.public.address
-        ours = self._recent.samples(transport, address, face.samples[0].at_ms)
-        samples = predict.less_ours(face.samples, face.nat.step, ours, lambda one: self._sprayed(address, one))
-        return dataclasses.replace(face, samples=samples[-SAMPLES_MAX:])
+        known = predict.course(tally.samples(face.nat.step, time.time() - now), face.nat.step)
+        assert known is not None
+        ours = tally.taken(line[-1][0])
+        samples = tuple(
+            Sample(min(round((at + time.time() - now) * 1000), descriptor.made_ms), face.local_port, port)
+            for at, port in (
+                (line[0][0], known.port_of(ours - 2 - known.foreign)),
+                (line[1][0], known.port_of(ours - 1)),
+            )
+        )
+        return dataclasses.replace(face, samples=samples)
 
     def _sprayed(self, address: str, since: Sample) -> int:
         """How many mappings attempts of ours have made at this NAT since this sample's."""
         age_s = max(0.0, time.time() - since.at_ms / 1000)
-        return self._recent.taken(address, time.monotonic() - age_s)
+        return self.recent.taken(address, time.monotonic() - age_s)
 
 
 def _within(address: str, request: Respond) -> bool:

@@ -23,6 +23,7 @@ from punchd.daemon.clockwork import EARLY_S, Clockwork
 from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
+from punchd.daemon.recent import Recent
 from punchd.daemon.run import Caller, Journal, Run, effect_failed
 from punchd.daemon.tuples import Tuples
 from punchd.edge import native, sockets
@@ -46,17 +47,12 @@ class Driver:
     """Performs effects for all attempts of the daemon on the host's shared descriptors."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        host: Host,
-        budget: Budget,
-        *,
-        kept: Collection[KeptPort] = (),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+        self, loop: asyncio.AbstractEventLoop, host: Host, budget: Budget, *, recent: Recent,
+        kept: Collection[KeptPort] = (), clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._loop, self._host, self._budget, self._kept, self._clock = loop, host, budget, kept, clock
         self._clockwork = Clockwork(loop, clock)
-        self._fans = Fans(loop, host, budget, clock=clock)
+        self._fans = Fans(loop, host, budget, clock=clock, recent=recent)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples = Tuples(host, kept)
         self._next_token = 1
@@ -71,6 +67,7 @@ class Driver:
             do.CallBack: lambda run, effect: run.caller.call_back(effect.message),
             do.Report: lambda run, effect: run.caller.progress(effect.progress),
             do.Spray: lambda run, new: self._fans.spray(run.held[new.pair], new, run.caller.uid, run.inbox.append),
+            do.Locate: lambda run, new: self._fans.locate(run.held[new.pair], new, run.inbox.append),
         }  # fmt: skip
         if host.ring is not None:
             loop.add_reader(host.ring.fileno(), self._drain_ring)
@@ -275,6 +272,7 @@ class Driver:
         held = run.held[effect.pair]
         able = "repair" in self._host.able
         run.count(effect.ttl)
+        self._fans.maps(held)
         held.sock = sockets.connecting(held.local, held.remote, effect.ttl, force_port=able, stubborn=effect.stubborn)
         held.stubborn = effect.stubborn
         self._loop.add_writer(held.sock, self._on_writable, run, held)
@@ -338,6 +336,7 @@ class Driver:
         if held is None:
             return
         run.count(effect.ttl)
+        self._fans.maps(held)
         if not held.stream:
             if held.sock is not None:
                 assert held.tag is not None

@@ -45,6 +45,8 @@ class Seeker(Protocol):
     @property
     def name(self) -> str: ...
 
+    def asks(self, transport: str, local: str, now: float) -> None: ...
+    def sounds(self, local: str, now: float) -> None: ...
     def observed(self, observation: Observation) -> None: ...
     def found(
         self, descriptor: Descriptor | None, findings: list[Finding], way: Way, reach: Reach | None, *, kept: bool
@@ -69,7 +71,7 @@ class Search:
     ) -> None:
         """`kept`: where the ports are put down that punches may share. `peer`: whom the way is sounded to, too."""
         self.seeker, self.kept = seeker, kept
-        self._loop, self._telling, self._broken = loop, False, False
+        self._loop, self._clock, self._telling, self._broken = loop, clock, False, False
         self._sides = [_Side(self, loop, probe, ports, clock) for probe in probes]
         first = self._sides[0].probe
         self._sounder = Sounder(loop, first.local, first.servers[0], expires=first.expires, clock=clock, owner=self)
@@ -133,6 +135,10 @@ class Search:
     def _sounders(self) -> list[Sounder]:
         return [self._sounder] if self._far is None else [self._sounder, self._far]
 
+    def sounds(self) -> None:
+        """A sounder's packet has left, which makes a mapping if it gets as far as our NAT."""
+        self.seeker.sounds(self._sides[0].probe.local, self._clock())
+
     def broke(self, error: Exception) -> None:
         """A bug of ours ends this search, and no other."""
         log.exception("bug", endpoint=self.seeker.name)
@@ -173,6 +179,8 @@ class _Side:
     ) -> None:
         self.probe = probe
         self._search, self._loop, self._draw, self._clock = search, loop, ports, clock
+        self._mapped: set[tuple[int, Endpoint]] = set()
+        self._now = clock()
         self._inbox: deque[do.ProbeEvent] = deque()
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
@@ -199,7 +207,8 @@ class _Side:
         try:
             self._perform(first())
             while self._inbox:
-                self._perform(self.probe.step(self._inbox.popleft(), self._clock()))
+                self._now = self._clock()
+                self._perform(self.probe.step(self._inbox.popleft(), self._now))
         except Exception as error:
             self._inbox.clear()
             self._busy = False
@@ -260,6 +269,7 @@ class _Side:
             self._inbox.append(LineEnded(effect.slot, effect.server, str(error.strerror)))
             return
         self._lines[effect.slot, effect.server] = line
+        self._maps(effect.slot, effect.server)
         self._loop.add_writer(line, self._on_connected, effect.slot, line)
 
     def _hang_up(self, effect: do.HangUp) -> None:
@@ -279,11 +289,18 @@ class _Side:
         port = self._ports[effect.slot]
         try:
             if isinstance(port, edge.Datagrams):
+                self._maps(effect.slot, effect.server)
                 port.send(request, effect.server)
             else:
                 self._lines[effect.slot, effect.server].send(request)
         except OSError as error:
             self._inbox.append(LineEnded(effect.slot, effect.server, str(error.strerror)))
+
+    def _maps(self, slot: int, server: Endpoint) -> None:
+        """The first packet from a port to a server makes a mapping, at NATs of many kinds."""
+        if (slot, server) not in self._mapped:
+            self._mapped.add((slot, server))
+            self._search.seeker.asks(self.probe.transport, self.probe.local, self._now)
 
     def _observed(self, effect: do.Observed) -> None:
         self._search.seeker.observed(effect.observation)

@@ -20,6 +20,7 @@ from punchd.core.fan import PACE_S
 from punchd.core.lanes import BURST, Lane
 from punchd.daemon.held import Held
 from punchd.daemon.host import Host
+from punchd.daemon.recent import Recent
 from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
@@ -33,7 +34,7 @@ Report = Callable[[seen.Event], None]
 class Fan:
     """What a fan holds until one of its lanes is adopted."""
 
-    __slots__ = ("caller", "ours", "ports", "report", "shots", "socks")
+    __slots__ = ("caller", "mapped", "ours", "ports", "report", "shots", "socks")
 
     def __init__(self, *, ours: bool, caller: int, report: Report) -> None:
         self.ours, self.caller, self.report = ours, caller, report
@@ -41,6 +42,8 @@ class Fan:
         """Local ports that were tried, and whether they are ours to use."""
         self.shots: dict[tuple[Lane, ...], tuple[native.Shots, int]] = {}
         """Bursts whose first so many lanes are watched."""
+        self.mapped: set[Lane] = set()
+        """Lanes that have a mapping."""
         self.socks: dict[int, socket.socket] = {}
 
     def lanes(self) -> Iterator[Lane]:
@@ -57,9 +60,9 @@ class Fans:
     """All fans of the daemon."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, host: Host, budget: Budget, *, clock: Callable[[], float]
+        self, loop: asyncio.AbstractEventLoop, host: Host, budget: Budget, *, clock: Callable[[], float], recent: Recent
     ) -> None:
-        self._loop, self._host, self._budget, self._clock = loop, host, budget, clock
+        self._loop, self._host, self._budget, self._clock, self._recent = loop, host, budget, clock, recent
 
     def open(self, held: Held, effect: do.OpenFan, *, caller: int, report: Report) -> None:
         """Take nothing yet."""
@@ -73,12 +76,27 @@ class Fans:
         wait_s = self._budget.take(held.remote[0], caller, len(lanes), self._clock(), dies=effect.ttl is not None)
         if wait_s > 0.0:
             report(seen.Withheld(held.pair, wait_s))
-        elif held.stream:
+            return
+        if fan is not None:
+            self._recent.maps(held.transport, held.local[0], len(set(lanes) - fan.mapped), self._clock())
+            fan.mapped.update(lanes)
+        if held.stream:
             self._spray_segments(held, fan, lanes, effect)
         elif fan is not None and held.tag is not None:
             data = held.tag + bytes([effect.signal])
             for local_port, remote_port in lanes:
                 sockets.send_datagram_to(fan.socks[local_port], (held.remote[0], remote_port), data, effect.ttl)
+
+    def locate(self, held: Held, effect: do.Locate, report: Report) -> None:
+        """As far as is known here; nobody is asked."""
+        ahead = self._recent.ahead(held.transport, held.local[0], effect.port, self._clock())
+        report(seen.Located(held.pair, False) if ahead is None else seen.Located(held.pair, True, *ahead))
+
+    def maps(self, held: Held) -> None:
+        """A packet leaves on a 4-tuple that is no fan's: the first one makes a mapping, which predictions must know."""
+        if not held.mapped:
+            held.mapped = True
+            self._recent.maps(held.transport, held.local[0], 1, self._clock())
 
     def adopt(self, held: Held, effect: do.Adopt) -> None:
         """This lane is the pair's 4-tuple; its socket, on UDP, is connected. The other lanes are let go."""
@@ -88,7 +106,7 @@ class Fans:
         sock = fan.socks.pop(effect.local_port, None)
         self.close(held)
         held.local, held.remote = (held.local[0], effect.local_port), (address, effect.remote_port)
-        held.fan = None
+        held.fan, held.mapped = None, True
         if sock is not None:
             self._loop.remove_reader(sock)
             held.sock = sock

@@ -16,11 +16,12 @@ class Held:
     """A pair's hold on this host. `sock` is the one that will be handed over, once there is one.
 
     A fan has no ports before one of its lanes is adopted; they are 0. `watched`: the loop was asked to watch `sock`.
-    `given_at`: when the application got the socket.
+    `given_at`: when the application got the socket. `mapped`: a packet of its 4-tuple has left.
     """
 
     __slots__ = (
-        "fan", "flow", "given_at", "listener", "local", "pair", "remote", "sock", "stream", "stubborn", "tag", "token",
+        "fan", "flow", "given_at", "listener", "local", "mapped", "pair", "remote", "sock", "stream", "stubborn", "tag",
+        "token",
         "watched",
     )  # fmt: skip
 
@@ -35,7 +36,11 @@ class Held:
         self.fan: Fan | None = None
         self.flow: native.Flow | None = None
         self.given_at: float | None = None
-        self.stubborn = self.watched = False
+        self.mapped = self.stubborn = self.watched = False
+
+    @property
+    def transport(self) -> str:
+        return "tcp" if self.stream else "udp"
 
     def aim(self) -> native.Flow:
         """Its 4-tuple, now that it has one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from punchd.core.tally import Tally
 from punchd.words.nat import Sample
 from punchd.words.probing import Observation
 
@@ -12,6 +13,7 @@ MINUTE_S = 60.0
 PEERS_MAX = 4096
 OPENINGS_MAX = 1024
 SAMPLES_KEPT = 256
+AIMS_LAST_S = 10.0
 
 Peer = tuple[int, str, str]  # user, address, and what was tried there: a transport, or HOPS
 HOPS = "hops"
@@ -20,11 +22,14 @@ HOPS = "hops"
 class Recent:
     """Times are the caller's, in seconds, and never go back."""
 
-    __slots__ = ("_failed", "_opened", "_seen")
+    __slots__ = ("_aimed", "_failed", "_opened", "_seen", "_steps", "_tallies")
 
     def __init__(self) -> None:
         self._failed: OrderedDict[Peer, tuple[int, float]] = OrderedDict()
         self._opened: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
+        self._aimed: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._steps: dict[tuple[str, str], int] = {}
         self._seen: OrderedDict[tuple[str, str], deque[Sample]] = OrderedDict()
 
     def ended(self, peer: Peer, *, ok: bool, now: float) -> None:
@@ -60,6 +65,41 @@ class Recent:
     def taken(self, address: str, since: float) -> int:
         """How many of them since then."""
         return sum(count for at, count in self._opened.get(address, ()) if at >= since)
+
+    def tally(self, transport: str, local: str) -> Tally:
+        """Of the NAT that this address of ours is behind."""
+        return self._tallies.setdefault((transport, local), Tally())
+
+    def maps(self, transport: str, local: str, mappings: int, now: float) -> None:
+        """Packets of ours have made so many there. No transport: perhaps."""
+        for other in ("tcp", "udp"):
+            tally = self.tally(other, local)
+            (tally.opened if other == transport else tally.opened_beside)(mappings, now)
+
+    def counts(self, transport: str, local: str, step: int) -> None:
+        """That NAT counts, by this step; 0: it does not."""
+        self._steps[transport, local] = step
+
+    def step(self, transport: str, local: str) -> int:
+        """By which that NAT counts, if it is known to."""
+        return self._steps.get((transport, local), 0)
+
+    def ahead(self, transport: str, local: str, port: int, now: float) -> tuple[int, int] | None:
+        """How many mappings that NAT makes before the one with this port (core/tally.py); None: who knows."""
+        step = self.step(transport, local)
+        return self.tally(transport, local).ahead(port, step, now) if step else None
+
+    def aims(self, transport: str, address: str, port: int, now: float) -> None:
+        """A peer has been asked to bring its NAT to this port."""
+        self._aimed[transport, address] = now, port
+        self._aimed.move_to_end((transport, address))
+        if len(self._aimed) > PEERS_MAX:
+            self._aimed.popitem(last=False)
+
+    def aimed(self, transport: str, address: str, now: float) -> int:
+        """Where that was a short time ago; 0: nowhere."""
+        at, port = self._aimed.get((transport, address), (now, 0))
+        return port if now - at < AIMS_LAST_S else 0
 
     def observed(self, observation: Observation) -> None:
         """A probe has seen a mapping of its own."""

@@ -50,7 +50,7 @@ class Service:
         self.admission = Admission(config, host, secrets.SystemRandom())
         limits = Limits(config.target_budget, config.caller_budget, config.host_budget)
         self.kept: set[KeptPort] = set()
-        self.driver = Driver(loop, host, Budget(limits), kept=self.kept)
+        self.driver = Driver(loop, host, Budget(limits), recent=self.admission.recent, kept=self.kept)
         self.blame = Blame(loop)
         self.pong = _pong(host)
         """What can work here, for `ping`: the same as long as the daemon runs."""

@@ -290,6 +290,12 @@ class EndpointCall:
         self._final(replies.error(self.id, RequestError(code, "the endpoint is no longer looked for or kept")))
         return True
 
+    def asks(self, transport: str, local: str, now: float) -> None:
+        self.session._service.admission.recent.maps(transport, local, 1, now)
+
+    def sounds(self, local: str, now: float) -> None:
+        self.session._service.admission.recent.maps("", local, 1, now)
+
     def observed(self, observation: Observation) -> None:
         self.session._service.admission.observed(observation)
         self.session.connection.send(replies.observed(self.id, observation), droppable=True)

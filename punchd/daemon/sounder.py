@@ -20,6 +20,7 @@ from punchd.words.probing import TRANSACTION_LEN
 class Owner(Protocol):
     """Who is told that nothing is worth waiting for any more, or that we have failed."""
 
+    def sounds(self) -> None: ...
     def found(self) -> None: ...
     def broke(self, error: Exception) -> None: ...
 
@@ -104,4 +105,5 @@ class Sounder:
         try:
             self._edge.send(self._request, launch.ttl)
         except OSError:
-            pass  # no route, no descriptor, a firewall: a hop that is silent
+            return  # no route, no descriptor, a firewall: a hop that is silent
+        self._owner.sounds()

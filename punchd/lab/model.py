@@ -25,6 +25,7 @@ from punchd.lab.model_peer import Daemon, HandedOver
 from punchd.lab.model_shared import Leg
 from punchd.lab.model_view import look
 from punchd.words.events import CallHeard, Cancelled
+from punchd.words.nat import Allocation
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 from punchd.words.plan import Row
@@ -175,6 +176,12 @@ class World:
                  now=START_S) if classes else None
             for side in (0, 1)
         )  # fmt: skip
+        for daemon, view in ((self.a, own), (self.b, peer)):
+            if view is not None and view.face is not None and view.nat.allocation is Allocation.SEQUENTIAL:
+                daemon.step = view.nat.step
+                for sample in view.face.samples:
+                    daemon.tally.saw(sample.public_port, sample.at_ms / 1000)
+                    daemon.tally.opened(1, sample.at_ms / 1000)
         times = plan.Times(START_S * 1000, self._side_s if timed else None, self._timeout_s)
         return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=tried)
 

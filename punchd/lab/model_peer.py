@@ -16,6 +16,7 @@ from typing import assert_never
 from punchd.core.attempt import Attempt
 from punchd.core.budget import Budget, Limits
 from punchd.core.lanes import Lane
+from punchd.core.tally import Tally
 from punchd.lab.model_host import FULL_TTL, Kernel, Listener, Sighting, Tcp, Udp, from_headers, headers
 from punchd.lab.model_net import Clock, Datagram, IcmpError, Segment
 from punchd.words import effects as do
@@ -68,31 +69,9 @@ class Daemon:
     """
 
     __slots__ = (
-        "_busy",
-        "_clock",
-        "_dice",
-        "_drain_at",
-        "_faults",
-        "_inbox",
-        "_keys",
-        "_on_call",
-        "_on_notify",
-        "_on_socket",
-        "_timer_at",
-        "_wake_s",
-        "attempt",
-        "budget",
-        "closed",
-        "ended_at",
-        "final_at",
-        "finals",
-        "handed",
-        "held",
-        "kernel",
-        "opened",
-        "performed",
-        "progress",
-        "watcher",
+        "_busy", "_clock", "_dice", "_drain_at", "_faults", "_inbox", "_keys", "_on_call", "_on_notify", "_on_socket",
+        "_timer_at", "_wake_s", "attempt", "budget", "closed", "ended_at", "final_at", "finals", "handed", "held",
+        "kernel", "opened", "performed", "progress", "step", "tally", "watcher",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +96,7 @@ class Daemon:
         self.handed: list[HandedOver] = []
         self.final_at = self.ended_at = -1.0
         self.performed = self.opened = self.closed = 0
+        self.tally, self.step = Tally(), 0  # what it knows of its NAT, where that counts
         kernel.on_idle = self._wake
 
     @property
@@ -281,6 +261,8 @@ class Daemon:
                 self._open_fan(effect)
             case do.Spray():
                 self._spray(effect)
+            case do.Locate():
+                self._locate(effect)
             case do.Adopt():
                 self._adopt(effect)
             case do.Connect():
@@ -357,6 +339,7 @@ class Daemon:
             self._inbox.append(seen.Withheld(effect.pair, wait_s))
             return
         stream, ttl = holding.key[0], effect.ttl or FULL_TTL
+        self.tally.opened(len(set(effect.lanes) - set(holding.lanes or ())), now)
         for lane in effect.lanes:
             if holding.lanes is not None and self._keys.setdefault((stream, *lane), effect.pair) == effect.pair:
                 if not stream and lane not in holding.lanes:
@@ -369,6 +352,11 @@ class Daemon:
                 self.kernel.emit(Segment(*lane, effect.flags, effect.seq, effect.ack, window, ttl))
             else:
                 self.kernel.emit(Datagram(*lane, holding.tag + bytes([effect.signal]), ttl))
+
+    def _locate(self, effect: do.Locate) -> None:
+        ahead = self.tally.ahead(effect.port, self.step, self._clock.now) if self.step else None
+        known = seen.Located(effect.pair, ahead is not None, *(ahead or ()))
+        self._inbox.append(known)
 
     def _adopt(self, effect: do.Adopt) -> None:
         holding, lane = self.held[effect.pair], (effect.local_port, effect.remote_port)

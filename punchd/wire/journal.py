@@ -28,7 +28,7 @@ EVENTS: Final[dict[str, type[Any]]] = {
     for word in (
         events.SegmentSeen, events.StraySeen, events.SignalSeen, events.Connected, events.KernelHeard, events.Readable,
         events.SocketFailed, events.IcmpSeen, events.PacketRefused, events.EffectFailed, events.Withheld,
-        events.CallHeard, events.Called, events.Cancelled,
+        events.Located, events.CallHeard, events.Called, events.Cancelled,
         events.Settled, events.DeadlinePassed,
     )
 }  # fmt: skip

@@ -7,9 +7,10 @@ Hostile input: it is parsed strictly, whole or not at all, and trusted only as f
         [others: count u8, 1 to 3 | so many further addresses of the initiator's, 4 each; if flagged]
         seal: keyed 16 bytes BLAKE2s (RFC 7693) with the applications' secret, or unkeyed, against accident only
     how = opening in bits 0 and 1 | fan follows, bit 2 | its first packets are SYNs, bit 3
-        | which of the initiator's addresses, bits 4 and 5
+        | which of the initiator's addresses, bits 4 and 5 | a port follows the fan, bit 6
     SYN (tcp-syni only) = seq u32 | window u16 | mss u16 | window scale u8 | options u8 | timestamp u32
     fan = twice, for targets (up to 1024) and sources (up to 256): first port u16 | count u16 | step i16
+          [the responder's public port, where all of the initiator's aim, u16]
 
 The second message, from the responder to the initiator:
 
@@ -51,12 +52,13 @@ _MAGIC, _SECOND_MAGIC = b"p1", b"c1"
 _HEAD = struct.Struct(f"!2sBB{NONCE_LEN}s4s4sIB")
 _OFFER = struct.Struct("!BBHH")
 _SPREAD = struct.Struct("!HHh")
+_PORT = struct.Struct("!H")
 _SECOND_HEAD = struct.Struct(f"!2sBB{NONCE_LEN}sB")
 _READY = struct.Struct("!BH")
 _SYN = struct.Struct("!IHHBBI")
 _SEAL_LEN = 16
 _IN_TURN, _BLIND, _KEYED, _UDP, _OTHERS = 1, 2, 4, 8, 16
-_OPENING, _FAN, _HANDSHAKE, _AT_BITS, _AT_SHIFT = 3, 4, 8, 48, 4
+_OPENING, _FAN, _HANDSHAKE, _AT_BITS, _AT_SHIFT, _MEETS = 3, 4, 8, 48, 4, 64
 _NO_SCALE = 255
 _SACK, _TIMESTAMP, _MSS = 1, 2, 4
 _SYN_OPTIONS = _SACK | _TIMESTAMP | _MSS
@@ -203,13 +205,16 @@ def _decode_body(body: bytes) -> Notification:
 
 def _encode_offer(offer: Offer) -> bytes:
     how = offer.opening | (_FAN if offer.fan is not None else 0) | offer.at << _AT_SHIFT
-    how |= _HANDSHAKE if offer.fan is not None and offer.fan.handshake else 0
+    if offer.fan is not None:
+        how |= (_HANDSHAKE if offer.fan.handshake else 0) | (_MEETS if offer.fan.meets else 0)
     data = _OFFER.pack(_NUMBERS[offer.technique], how, offer.initiator_port, offer.responder_port)
     if offer.syn is not None:
         data += _encode_syn(offer.syn)
     if offer.fan is not None:
         for spread in (offer.fan.targets, offer.fan.sources):
             data += _SPREAD.pack(spread.first, spread.count, spread.step)
+        if offer.fan.meets:
+            data += _PORT.pack(offer.fan.meets)
     return data
 
 
@@ -231,7 +236,8 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
     name = _NAMES.get(number)
     if name is None:
         raise _broken(f"it offers technique number {number}, which does not exist")
-    if how & ~(_OPENING | _FAN | _HANDSHAKE | _AT_BITS):
+    known = _OPENING | _FAN | _HANDSHAKE | _AT_BITS | _MEETS
+    if how & ~known or (how & _MEETS and not how & _FAN):
         raise _broken(f"its offer of {name} opens in a way that does not exist")
     syn, fan = None, None
     if name == "tcp-syni":
@@ -243,7 +249,10 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
         sources, offset = _decode_spread(body, offset)
         if sources.count > SOURCES_MAX:
             raise _broken(f"its fan wants {sources.count} ports of ours; {SOURCES_MAX} are allowed")
-        fan = Fan(targets, sources, bool(how & _HANDSHAKE))
+        meets = 0
+        if how & _MEETS:
+            meets, offset = _decode_port(body, offset)
+        fan = Fan(targets, sources, bool(how & _HANDSHAKE), meets)
     elif own < _LOWEST_PORT or peer < _LOWEST_PORT:
         raise PeerError(Code.PORT_REFUSED, f"the notification names a port below {_LOWEST_PORT}")
     return Offer(name, own, peer, syn, Opening(how & _OPENING), fan, (how & _AT_BITS) >> _AT_SHIFT), offset
@@ -266,6 +275,15 @@ def _decode_spread(body: bytes, offset: int) -> tuple[Spread, int]:
     if first and not all(_LOWEST_PORT <= port < 65536 for port in (first, first + (count - 1) * step)):
         raise PeerError(Code.PORT_REFUSED, "the notification's fan reaches beyond the ports that may be punched")
     return Spread(first, count, step), offset + _SPREAD.size
+
+
+def _decode_port(body: bytes, offset: int) -> tuple[int, int]:
+    if len(body) < offset + _PORT.size:
+        raise _broken("it ends in the middle of a fan")
+    (port,) = _PORT.unpack_from(body, offset)
+    if port < _LOWEST_PORT:
+        raise PeerError(Code.PORT_REFUSED, f"the notification's fan meets at a port below {_LOWEST_PORT}")
+    return port, offset + _PORT.size
 
 
 def _decode_syn(body: bytes, offset: int) -> tuple[Syn, int]:

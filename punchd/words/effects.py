@@ -54,6 +54,13 @@ class Spray(msgspec.Struct, frozen=True, gc=False):
     flags: int = ACK
 
 
+class Locate(msgspec.Struct, frozen=True, gc=False):
+    """How far is the counter of our NAT from the mapping that gets this public port? Located comes at once."""
+
+    pair: int
+    port: int
+
+
 class Adopt(msgspec.Struct, frozen=True, gc=False):
     """This lane is the pair's 4-tuple from now on. The others are forgotten: on TCP by a RST at hole range each."""
 
@@ -191,6 +198,7 @@ Effect = (
     OpenPair
     | OpenFan
     | Spray
+    | Locate
     | Adopt
     | Connect
     | Abort

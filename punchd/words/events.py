@@ -134,6 +134,15 @@ class Withheld(msgspec.Struct, frozen=True, gc=False):
     for_s: float
 
 
+class Located(msgspec.Struct, frozen=True, gc=False):
+    """Before the mapping that gets the port asked for, our NAT makes so many others; below 0: it has been made."""
+
+    pair: int
+    known: bool
+    least: int = 0
+    most: int = 0
+
+
 class Called(msgspec.Struct, frozen=True, gc=False):
     """The peer's second message came: it is ready for this pair."""
 
@@ -172,6 +181,7 @@ PairEvent = (
     | PacketRefused
     | EffectFailed
     | Withheld
+    | Located
     | Called
 )
 Event = PairEvent | CallHeard | Cancelled | Settled | DeadlinePassed

@@ -50,11 +50,13 @@ class Fan:
     targets    the initiator's public ports, at which the responder aims
     sources    the responder's own ports; with `first` 0 it draws them
     handshake  the first packets are SYNs, for a NAT that lets only these begin a connection; else bare ACKs
+    meets      the public port at which all of the initiator's aim: a NAT that counts is to be brought there; 0: none
     """
 
     targets: Spread
     sources: Spread
     handshake: bool = False
+    meets: int = 0
 
 
 @dataclass(frozen=True, slots=True)

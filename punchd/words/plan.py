@@ -16,6 +16,8 @@ class View(msgspec.Struct, frozen=True, gc=False):
 
     own_port, public_port  a mapping that is there already; 0: none, or none is needed
     face, other            what its descriptor says of this transport, and of the other one
+    unsure                 others of ours, which its NAT has perhaps not counted, or not among these
+    aimed                  where other attempts of ours will bring its NAT, as far as it counts; 0: nowhere
     taken                  mappings that attempts of ours have made at its NAT since it was made
     """
 
@@ -25,6 +27,8 @@ class View(msgspec.Struct, frozen=True, gc=False):
     face: Face | None = None
     other: Face | None = None
     taken: int = 0
+    unsure: int = 0
+    aimed: int = 0
 
 
 class Lanes(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +43,11 @@ class Lanes(msgspec.Struct, frozen=True, gc=False):
     peers: Spread
     aims: Spread
     handshake: bool = False
+
+
+def meeting(lanes: Lanes) -> int:
+    """The public port of the peer's at which all of ours aim, if its NAT is to be brought there; 0: there is none."""
+    return lanes.aims.first if lanes.aims.count == 1 and lanes.peers.count > 1 and not lanes.peers.first else 0
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

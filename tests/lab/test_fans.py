@@ -15,6 +15,8 @@ from running import BENT, QUIET_S
 from tap import Tap
 
 from punchd.core.budget import Limits
+from punchd.lab.pair import Pair
+from punchd.lab.topology import Lab
 from punchd.wire.peer import encode_notification
 from punchd.words.notification import NONCE_LEN, OFFERS_MAX, Fan, Notification, Offer, Spread
 
@@ -50,6 +52,15 @@ def test_one_side_may_be_random(kind_a: str, kind_b: str, technique: str) -> Non
         for daemon, counts in zip((both.a, both.b), before, strict=True):
             kept = {key: counts[key] for key in ("flows", "tuples", "tokens", "ports", "runs", "fds")}
             assert {} == daemon.settles(kept)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_punches_at_once_meet_though_both_nats_count(transport: str) -> None:
+    """Neighbours take ports at either NAT, and so do the probes of the punches beside; one may fail of a late host."""
+    kind, runs = "sequential:foreign=20", 8
+    with Lab(kind, kind, echo=None) as lab, Pair(lab) as pair:
+        result = pair.run("auto", runs=runs, transport=transport, parallel=4, endpoint="run")
+    assert result.ok >= runs - 1, result.messages
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])

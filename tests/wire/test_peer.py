@@ -61,7 +61,7 @@ def spreads(most: int) -> st.SearchStrategy[Spread]:
     )  # fmt: skip
 
 
-FANS = st.builds(Fan, spreads(SPREAD_MAX), spreads(SOURCES_MAX), st.booleans())
+FANS = st.builds(Fan, spreads(SPREAD_MAX), spreads(SOURCES_MAX), st.booleans(), st.just(0) | st.integers(1024, 65535))
 
 
 @st.composite
@@ -294,6 +294,16 @@ def test_low_ports_are_refused(own: int, peer: int) -> None:
 def test_fans_reach_no_port_that_may_not_be_punched(spread: tuple[int, int, int]) -> None:
     """Neither in whole nor with their last rib."""
     assert Code.PORT_REFUSED == code_of(sealed(body(rest=offer(number=6, how=4) + fan(*spread) + fan())))
+
+
+def test_a_port_to_meet_at_is_read_strictly() -> None:
+    """Below 1024 no mapping lies, and half a port is none."""
+    fans = offer(number=6, how=4 | 64) + fan() + fan()
+    (read,) = decode_notification(sealed(body(rest=fans + b"\xc3\x50"))).offers
+    assert read.fan is not None
+    assert 50000 == read.fan.meets
+    assert Code.PORT_REFUSED == code_of(sealed(body(rest=fans + b"\x03\xff")))
+    assert Code.NOTIFICATION_BROKEN == code_of(sealed(body(rest=fans + b"\xc3")))
 
 
 # -- the second message ------------------------------------------------------------------------------------------
