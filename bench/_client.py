@@ -2,8 +2,8 @@
 Not a client to copy from: it waits by epoll itself, so that what is measured is punchd and not an event loop.
 
 It prints {} when it is ready, begins at a line on stdin, and ends with one JSON line: how many, when, how long each.
-Side channel, one line per attempt: `ID SENT_NS NOTIFICATION`, from A and, for a second message, back; at the end of A's:
-`end COUNT`.
+Side channel, one line per attempt: `ID SENT_NS NOTIFICATION`, from A and, for a second message, back; A's last one
+is `end COUNT`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,8 @@ class Client:
             return
         now_ns = time.monotonic_ns()
         if self.options.role == "a":  # the responder's second message
-            self.daemon.output += b'{"id":"n%b","call":"notify","attempt":"%b","notification":"%b"}\n' % (id_, id_, text)
+            call = b'{"id":"n%b","call":"notify","attempt":"%b","notification":"%b"}\n'
+            self.daemon.output += call % (id_, id_, text)
             return
         self.side_ns.append((id_.decode(), now_ns - int(sent_ns)))
         self.begun_ns[id_.decode()] = now_ns

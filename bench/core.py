@@ -18,10 +18,10 @@ from bench._frame import Figure, Progress, Report, at_least, interleaved
 from punchd.core import plan
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
-from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
+from punchd.core.terms import Terms
 from punchd.lab.model import PRIVATE, PUBLIC, START_S, World
 from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_nat import Nat

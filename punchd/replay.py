@@ -19,9 +19,9 @@ from typing import Any, assert_never
 
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
-from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
+from punchd.core.terms import Terms
 from punchd.wire.journal import Head, JournalError, Step, Written, as_written, decode
 from punchd.words.events import (
     BY_WINDOW,

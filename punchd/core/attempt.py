@@ -35,8 +35,9 @@ from enum import Enum, auto
 from itertools import pairwise
 
 from punchd.core import candidates, verdict
-from punchd.core.pair import Pair, ScriptEvent, Terms, secret_tag
+from punchd.core.pair import Pair, ScriptEvent
 from punchd.core.techniques import TECHNIQUES
+from punchd.core.terms import Terms, secret_tag
 from punchd.words.addresses import Endpoint, is_private
 from punchd.words.effects import Effect, Finish, OpenFan, OpenPair, Report
 from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, Settled

@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from punchd.core import verdict
 from punchd.core.attempt import Attempt, State
-from punchd.core.pair import Pair, ScriptEvent, Terms
+from punchd.core.pair import Pair, ScriptEvent
 from punchd.core.plan import draw
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
+from punchd.core.terms import Terms
 from punchd.words.effects import Finish, HandOver, Notify
 from punchd.words.events import Called, EffectFailed
 from punchd.words.notification import Notification, SecondMessage

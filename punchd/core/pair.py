@@ -24,15 +24,13 @@ other three segments, and with them the rule by which both sides choose, stay wh
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Generator
 from typing import Concatenate, ParamSpec
 
-import msgspec
-
 from punchd.core.evidence import Evidence
 from punchd.core.lanes import Rounds
+from punchd.core.terms import Terms, secret_numbers
 from punchd.words.effects import AskKernel, Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
 from punchd.words.events import (
     ACK,
@@ -81,19 +79,6 @@ ACK_HOLE_S = 240.0  # Linux: 300 s for a picked-up connection without reply
 UDP_HOLE_S = 12.0  # home gateways: from 30 s after a single packet (Hätönen et al. 2010)
 SEQ_MASK = 0xFFFFFFFF
 _NO_SPREAD = Spread(0)
-
-
-class Terms(msgspec.Struct, frozen=True, gc=False):
-    """What all pairs of an attempt share.
-
-    hole_ttl  hops after which a primer dies
-    blind     this host can't see segments, send captured ones again and keep time-exceeded from its sockets
-    """
-
-    initiating: bool
-    nonce: bytes
-    hole_ttl: int = 2
-    blind: bool = False
 
 
 class Pair:
@@ -451,17 +436,6 @@ class Pair:
             self.committed = True
         if signal is not Signal.FIRE and self.reach_at is None:
             self.reach_at = self.now
-
-
-def secret_numbers(nonce: bytes, label: str) -> tuple[int, int]:
-    """Two 32-bit numbers that both peers derive from the nonce and nobody else can (BLAKE2s, RFC 7693)."""
-    digest = hashlib.blake2s(label.encode(), key=nonce, digest_size=8, person=b"numbers").digest()
-    return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
-
-
-def secret_tag(nonce: bytes, label: str) -> bytes:
-    """Eight bytes that both peers derive from the nonce and nobody else can."""
-    return hashlib.blake2s(label.encode(), key=nonce, digest_size=8).digest()
 
 
 # -- predicates for `until` ----------------------------------------------------------------------------------

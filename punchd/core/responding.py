@@ -6,10 +6,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from punchd.core.attempt import Attempt, State
-from punchd.core.pair import Pair, ScriptEvent, Terms
+from punchd.core.pair import Pair, ScriptEvent
 from punchd.core.plan import meet
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
+from punchd.core.terms import Terms
 from punchd.words.addresses import is_private
 from punchd.words.effects import CallBack, Effect, HandOver
 from punchd.words.events import SYN_ACK, EffectFailed, SegmentSeen, Signal, SignalSeen
@@ -73,6 +74,11 @@ class Responding(Attempt):
         self.in_turn = notification.in_turn
         self._pause_s = TURN_S if self.in_turn or self._serial else STAGGER_S
         self._next_at = now
+
+    @property
+    def has_offers(self) -> bool:
+        """Whether anything that the notification offers can be tried here."""
+        return bool(self._offers)
 
     def begin(self) -> list[Effect]:
         """The effects that fire the first pair."""

@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from punchd.core import candidates, places, plan, predict, ttl
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
-from punchd.core.pair import Terms
 from punchd.core.ports import Dice, Ports
 from punchd.core.probe import Probe
 from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
+from punchd.core.terms import Terms
 from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
 from punchd.daemon.networks import Networks
@@ -41,6 +41,7 @@ NONCE_LIFE_S = 3600.0
 ATTEMPTS, ENDPOINTS = "attempts", "endpoints"
 SIDE_S = 0.05  # of a side channel that nobody has measured: a fast one
 STUN_PORT = 3478  # RFC 8489, section 18.5
+EYES = frozenset({"ring", "raw", "queue"})  # what a host lacks that can't see segments and send its own
 
 
 class Admission:
@@ -156,6 +157,12 @@ class Admission:
             timeout_s=request.timeout_ms / 1000,
             now=time.monotonic(),
         )
+        if not attempt.has_offers:
+            raise PeerError(
+                Code.NO_COMMON_TECHNIQUE,
+                "the peer wants to fire first, and a host that sees no segments can't answer that",
+                cause={"missing": {name: sorted(EYES - self._host.able) for name in sorted(offered)}},
+            )
         self._remember(notification.nonce)
         return attempt
 
@@ -199,7 +206,7 @@ class Admission:
         return peer
 
     def _terms(self, uid: int, local: str, remote: str, *, initiating: bool, nonce: bytes) -> Terms:
-        blind = not {"ring", "raw", "queue"} <= self._host.able
+        blind = bool(EYES - self._host.able)
         return Terms(initiating, nonce, self._hole_ttl(uid, local, remote, time.monotonic()), blind)
 
     def _hole_ttl(self, uid: int, local: str, remote: str, now: float) -> int:

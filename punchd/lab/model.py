@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from punchd.core import plan
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
-from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
+from punchd.core.terms import Terms
 from punchd.lab.model_host import Kernel, Tcp, Udp
 from punchd.lab.model_kinds import KINDS, Kind, Side, is_shared, layers
 from punchd.lab.model_nat import Nat
@@ -214,8 +214,8 @@ class World:
             runnable = frozenset(
                 o.technique for o in notification.offers if TECHNIQUES[o.technique].needs <= self._able(1)
             )
-            if runnable:  # admission: no-common-technique
-                self._launch(self.b, self._responding(notification, runnable))
+            if runnable and (attempt := self._responding(notification, runnable)).has_offers:
+                self._launch(self.b, attempt)  # else, admission: no-common-technique
 
     def _carry_back(self, message: SecondMessage) -> None:
         """The second message, where the applications carry one."""

@@ -9,10 +9,11 @@ from typing import TypeVar
 from punchd.core import plan
 from punchd.core.attempt import Attempt
 from punchd.core.initiating import Initiating
-from punchd.core.pair import Pair, Terms
+from punchd.core.pair import Pair
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
 from punchd.core.techniques import TECHNIQUES
+from punchd.core.terms import Terms
 from punchd.words.effects import Effect, Report
 from punchd.words.events import ACK, SYN, SYN_ACK, WINDOWS, Event, SegmentSeen, Settled, Signal
 from punchd.words.notification import Fan, Notification, Offer, Spread, Syn

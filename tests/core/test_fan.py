@@ -15,9 +15,10 @@ from punchd.core.attempt import Attempt
 from punchd.core.fan import ASSURE_S, PACE_S, PAUSE_S, SPARE
 from punchd.core.initiating import Initiating
 from punchd.core.lanes import BURST, MEETS_MAX, ROUNDS
-from punchd.core.pair import FIRST_REFIRE_S, Pair, Terms
+from punchd.core.pair import FIRST_REFIRE_S, Pair
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
+from punchd.core.terms import Terms
 from punchd.lab.model import START_S, World
 from punchd.lab.model_kinds import KINDS
 from punchd.lab.model_nat import Nat

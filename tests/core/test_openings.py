@@ -24,9 +24,10 @@ from acts import (
 )
 
 from punchd.core.initiating import Initiating
-from punchd.core.pair import INSIST_S, Terms
+from punchd.core.pair import INSIST_S
 from punchd.core.ports import Ports
 from punchd.core.responding import CROSS_S, LATE_S, Responding
+from punchd.core.terms import Terms
 from punchd.lab.model import World
 from punchd.words.effects import CallBack, Connect, Effect, HandOver, Listen, Notify, OpenPair, Resend, Tell
 from punchd.words.events import (

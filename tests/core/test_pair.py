@@ -13,15 +13,13 @@ from punchd.core.pair import (
     REFIRE_GROWTH,
     Pair,
     Script,
-    Terms,
     connected,
     never,
     own,
     peers,
-    secret_numbers,
-    secret_tag,
     signal,
 )
+from punchd.core.terms import Terms
 from punchd.words.effects import Abort, Clear, ClosePair, Effect, Resend, Tell
 from punchd.words.events import (
     ACK,
@@ -394,12 +392,3 @@ def test_a_script_that_ends_is_let_go() -> None:
     assert pair.script is None
     pair.feed(peer_syn(), 0.0)  # nobody listens, nothing breaks
     assert not pair.evidence.peer_syn
-
-
-def test_secrets_depend_on_nonce_and_label() -> None:
-    """Two numbers of one attempt must not be told from one another's."""
-    assert secret_numbers(NONCE, "A") == secret_numbers(NONCE, "A")
-    assert 4 == len({*secret_numbers(NONCE, "A"), *secret_numbers(NONCE, "B")})
-    assert secret_numbers(NONCE, "A") != secret_numbers(bytes(16), "A")
-    assert 8 == len(secret_tag(NONCE, "udp"))
-    assert secret_tag(NONCE, "udp") != secret_tag(bytes(16), "udp")

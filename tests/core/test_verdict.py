@@ -8,7 +8,8 @@ from acts import candidate
 
 from punchd.core import verdict
 from punchd.core.evidence import Evidence
-from punchd.core.pair import Pair, Terms
+from punchd.core.pair import Pair
+from punchd.core.terms import Terms
 from punchd.words.errors import Code
 from punchd.words.notification import Fan, Offer, Spread
 from punchd.words.plan import Candidate

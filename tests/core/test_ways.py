@@ -10,9 +10,9 @@ from acts import A, B, begun, feed, notified, those
 from msgspec.structs import replace
 
 from punchd.core.initiating import Initiating
-from punchd.core.pair import Terms
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
+from punchd.core.terms import Terms
 from punchd.words.effects import Finish, HandOver, Notify, OpenPair
 from punchd.words.events import DeadlinePassed, EffectFailed, Signal, SignalSeen
 from punchd.words.outcomes import Failed

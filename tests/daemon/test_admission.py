@@ -24,7 +24,7 @@ from punchd.edge import gateway
 from punchd.edge.gateway import Network
 from punchd.wire.peer import encode_notification
 from punchd.words.addresses import Endpoint, is_private
-from punchd.words.errors import Code, RequestError
+from punchd.words.errors import Code, PeerError, RequestError
 from punchd.words.nat import Allocation, Dependence, Descriptor, Face, NatClass, Sample
 from punchd.words.notification import NONCE_LEN, Notification, Offer, Opening
 from punchd.words.requests import Initiate, Place, Respond, Transport
@@ -197,6 +197,19 @@ def test_a_notification_for_strangers_alone_is_refused() -> None:
     with pytest.raises(RequestError) as refused:
         admission().responding(Respond(id="1", notification=text), UID)
     assert Code.TARGET_REFUSED is refused.value.code
+
+
+def test_a_blind_host_refuses_what_only_eyes_can_end() -> None:
+    """An initiator that must fire wants a signal for answer. No attempt, for it would have nothing to fail with."""
+    gate = admission()
+    gate._host = cast(Host, SimpleNamespace(able=frozenset()))
+    offer = Offer("tcp-simopen", 22001, 23001, opening=Opening.REFIRED)
+    with pytest.raises(PeerError) as refused:
+        gate.responding(
+            Respond(id="1", notification=encode_notification(Notification(bytes(16), A, B, "tcp", (offer,)), None)), UID
+        )
+    assert Code.NO_COMMON_TECHNIQUE is refused.value.code
+    assert {"tcp-simopen": ["queue", "raw", "ring"]} == refused.value.cause["missing"]
 
 
 def test_further_entries_are_tried_after_the_first() -> None:

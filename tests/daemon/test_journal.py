@@ -12,8 +12,8 @@ import pytest
 
 from punchd.core.attempt import Attempt, State
 from punchd.core.initiating import Initiating
-from punchd.core.pair import Terms
 from punchd.core.ports import Ports
+from punchd.core.terms import Terms
 from punchd.daemon.journal import JournalFile, Journals, head_of
 from punchd.replay import replay
 from punchd.words.events import Settled
