@@ -98,14 +98,20 @@ def test_descriptor_that_cannot_be_true_is_refused_and_sends_nothing(lab: Lab, l
         assert [] == tap.packets()
 
 
+ON_LINK = "10.0.1.1"
+
+
 @pytest.mark.parametrize(
-    ("options", "stranger"), [((), True), (("--allow-private",), True), ((), False)]
-)  # with --allow-private, one who claims to live behind our own NAT is believed: see docs/security.md
-def test_private_host_in_a_descriptor_is_nobodys_target(lab: Lab, options: tuple[str, ...], *, stranger: bool) -> None:
-    """It counts behind the same public address alone, where the operator allows it; else a peer aims us at our net."""
+    ("options", "stranger", "host"),
+    [((), True, ON_LINK), (("--allow-private",), True, ON_LINK), ((), False, "10.0.9.1")],
+)  # who claims to live behind our own NAT is believed on our own link, with --allow-private beyond it (decision 0024)
+def test_private_host_in_a_descriptor_is_nobodys_target(
+    lab: Lab, options: tuple[str, ...], host: str, *, stranger: bool
+) -> None:
+    """It counts behind the same public address alone, and near by; else a peer aims us at our net."""
     keeps = NatClass(allocation=Allocation.PRESERVING)
     public = VICTIM if stranger else lab.public_a
-    text = encode_descriptor(lying(keeps, address=public, host="10.0.1.1", public=22000))
+    text = encode_descriptor(lying(keeps, address=public, host=host, public=22000))
     own = encode_descriptor(lying(keeps, address=lab.public_a, host=lab.a.address, public=22000))
     with Daemon(lab.a, *options) as daemon, Tap(lab.a) as tap, Talker(daemon.path) as talker:
         talker.ask({"id": "1", "call": "initiate", "peer": text, "self": own, "timeout_ms": 500, "transport": "udp"})
