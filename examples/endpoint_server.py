@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A small endpoint server: tells each asker the address and port it is seen at, over UDP and TCP (STUN, RFC 8489).
-It refuses everything but Binding requests, keeps nothing, and never sends to anybody but the asker.
+It refuses everything but Binding requests, keeps nothing, and never sends to any address but the asker's.
 
 Two ports, and a second address where there is one, so that askers learn how their NAT maps; over UDP it answers
-CHANGE-REQUEST too, so that they learn how it filters (RFC 5780). Over TCP it calls the asker back instead, at the very
-address and port that asks, and says so when that was in vain. Run it beside rendezvous.py:
+CHANGE-REQUEST too, so that they learn how it filters, and RESPONSE-PORT, so that they learn what outlives an ICMP error
+(RFC 5780). Over TCP it calls the asker back instead, at the very address and port that asks, and says so when that was
+in vain. Run it beside rendezvous.py:
 
     ./endpoint_server.py --address 192.0.2.10 --address 192.0.2.11
 """
@@ -20,8 +21,10 @@ from collections import Counter
 
 COOKIE = 0x2112A442
 REQUEST, RESPONSE, ERROR = 0x0001, 0x0101, 0x0111
-CHANGE_REQUEST, ERROR_CODE, XOR_MAPPED, ORIGIN, OTHER = 0x0003, 0x0009, 0x0020, 0x802B, 0x802C
+CHANGE_REQUEST, ERROR_CODE, XOR_MAPPED, RESPONSE_PORT = 0x0003, 0x0009, 0x0020, 0x0027
+ORIGIN, OTHER = 0x802B, 0x802C
 CHANGE_ADDRESS, CHANGE_PORT = 4, 2
+PORT_MIN = 1024  # what is below belongs to services, and no asker has to be answered there
 REQUEST_MAX_LEN = 548
 IDLE_S = 600  # how long a silent TCP connection may stay: askers keep their mapping by it
 CONNECTIONS_MAX = 4096
@@ -66,11 +69,15 @@ class EndpointServer:
             request = parse(data)
             if request is None:
                 return
-            transaction, change = request
+            transaction, change, port = request
+            if port and port < PORT_MIN:
+                return
             if change & CHANGE_ADDRESS and len(self.addresses) < 2:
                 return  # it cannot be done, and silence is no lie
             source = self.elsewhere(end, change)
-            self.udp[source].sendto(answer(transaction, asker, source, self.elsewhere(end)), asker)
+            self.udp[source].sendto(
+                answer(transaction, asker, source, self.elsewhere(end)), (asker[0], port or asker[1])
+            )
         except OSError:
             return  # an error that ICMP brought, or a full queue: the asker repeats its request
 
@@ -107,7 +114,9 @@ class EndpointServer:
         able = len(self.addresses) > 1 or not change & CHANGE_ADDRESS
         return able and len(self.calling) < CALLS_MAX and self.calls[address] < CALLS_EACH
 
-    async def call(self, request: tuple[bytes, int], asker: Place, end: Place, writer: asyncio.StreamWriter) -> None:
+    async def call(
+        self, request: tuple[bytes, int, int], asker: Place, end: Place, writer: asyncio.StreamWriter
+    ) -> None:
         """Connect to the asker's own end, from another port, and another address if it wants so.
 
         It has answered a handshake from there, so nobody else can be made to be called. Who is reached needs no answer.
@@ -126,20 +135,22 @@ class EndpointServer:
             del self.calls[asker[0]]
 
 
-def parse(data: bytes) -> tuple[bytes, int] | None:
-    """Transaction id and CHANGE-REQUEST flags of a Binding request; None: it is none."""
+def parse(data: bytes) -> tuple[bytes, int, int] | None:
+    """Transaction id, CHANGE-REQUEST flags and RESPONSE-PORT (0: none) of a Binding request; None: it is none."""
     if len(data) < 20:
         return None
     kind, length, cookie, transaction = struct.unpack_from("!HHI12s", data)
     if kind != REQUEST or cookie != COOKIE or length != len(data) - 20 or length % 4:
         return None
-    change, at = 0, 20
+    change, port, at = 0, 0, 20
     while at + 4 <= len(data):
         attribute, size = struct.unpack_from("!HH", data, at)
         if attribute == CHANGE_REQUEST and size == 4 and at + 8 <= len(data):
             change = struct.unpack_from("!I", data, at + 4)[0]
+        if attribute == RESPONSE_PORT and size >= 2 and at + 6 <= len(data):
+            port = struct.unpack_from("!H", data, at + 4)[0]
         at += 4 + (size + 3 & ~3)
-    return transaction, change & (CHANGE_ADDRESS | CHANGE_PORT)
+    return transaction, change & (CHANGE_ADDRESS | CHANGE_PORT), port
 
 
 def answer(transaction: bytes, asker: Place, source: Place, other: Place) -> bytes:

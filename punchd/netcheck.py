@@ -37,6 +37,12 @@ _ALLOCATIONS = {
     "unknown": "too few mappings were seen",
 }
 
+_LIVES = {
+    True: "its mappings outlive ICMP errors",
+    False: "an ICMP error ends a mapping",
+    None: "no server could test whether mappings outlive ICMP errors",
+}
+
 
 @click.command()
 @click.option("--socket", "path", metavar="PATH", help="punchd's socket [PUNCHD_SOCKET]")
@@ -119,6 +125,8 @@ def _verdicts(face: dict[str, Any]) -> Table:
     table.add_row("  filtering", face["filtering"], _FILTERINGS.get(face["filtering"], ""))
     said = _ALLOCATIONS.get(face["allocation"], "").format(step=face["step"])
     table.add_row("  allocation", face["allocation"], said)
+    lives = face["outlives_icmp"]
+    table.add_row("  outlives icmp", "unknown" if lives is None else "yes" if lives else "no", _LIVES[lives])
     return table
 
 

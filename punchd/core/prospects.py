@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from punchd.core.techniques import TECHNIQUES
 from punchd.words.nat import NatClass
 from punchd.words.notification import Opening
 from punchd.words.plan import Row
@@ -53,6 +54,8 @@ def prospect(row: Row, own: NatClass, peer: NatClass) -> tuple[Prospect, str]:
     """What the classes say of it, and why."""
     needs = _NEEDS.get((row.technique, row.opening))
     if needs is None:
+        if own.outlives_icmp is False and row.opening is Opening.PRIMED and not TECHNIQUES[row.technique].knocks:
+            return Prospect.FAILS, f"our NAT {_LACKS['outlives_icmp']}"
         return Prospect.OPEN, "passes where the others fail, on few NATs"
     holds = [
         (getattr(nat, axis), whose, axis)

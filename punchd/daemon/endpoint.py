@@ -3,7 +3,7 @@ Decides nothing: what to ask is core/probe.py's, what the caller reads is the se
 
 A search has a side per transport: a probe, the ports it has taken, its TCP lines. Bytes become words here, between
 edge/stun.py and wire/stun.py. A side that has found nothing is over; the others go on. Beside them it sounds the way to
-the first server, for the TTL that clears the own NATs.
+the first server, for the TTL that clears the own NATs, and finds whether a mapping at that server outlives ICMP errors.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import Any, Protocol
 
 import structlog
 
+from punchd.core.mortality import told
 from punchd.core.ports import Ports
 from punchd.core.probe import Probe
 from punchd.core.ttl import LEAST, clearing, reaching
+from punchd.daemon.mourner import Mourner
 from punchd.daemon.sounder import Sounder
 from punchd.edge import stun as edge
 from punchd.wire import stun as wire
@@ -75,6 +77,7 @@ class Search:
         self._sides = [_Side(self, loop, probe, ports, clock) for probe in probes]
         first = self._sides[0].probe
         self._sounder = Sounder(loop, first.local, first.servers[0], expires=first.expires, clock=clock, owner=self)
+        self._mourner = Mourner(loop, first.local, first.servers[0], expires=first.expires, clock=clock, owner=self)
         self._peer, self._far = peer, None
         if peer is not None:
             self._far = Sounder(
@@ -85,6 +88,7 @@ class Search:
         """Ask; the seeker hears everything else. The hops first: no mapping of theirs comes between two samples."""
         for sounder in self._sounders():
             sounder.begin()
+        self._mourner.begin()
         for side in self._sides:
             side.begin()
 
@@ -92,11 +96,14 @@ class Search:
         """Close all ports. The seeker hears nothing more."""
         for sounder in self._sounders():
             sounder.stop()
+        self._mourner.stop()
         for side in self._sides:
             side.feed(Cancelled(""))
 
     def found(self) -> None:
         """Something is new: tell it once the present step is over, when it is known whether a probe is done."""
+        if self._sounder.settled:
+            self._mourner.sounded(self._sounder.hops)
         if not self._telling:
             self._telling = True
             self._loop.call_soon(self._guarded_tell)
@@ -111,14 +118,15 @@ class Search:
     def _tell(self) -> None:
         """All sides must have had their say before the seeker hears the first word."""
         findings = [side.probe.finding for side in self._sides]
-        said = [finding for finding in findings if finding is not None]
+        said = [told(finding, self._mourner.outlives) for finding in findings if finding is not None]
         if len(said) < len(findings):
             return
         publics = {finding.face.public.address for finding in said if finding.face is not None}
-        if publics and not all(sounder.settled for sounder in self._sounders()):
+        if publics and not (self._mourner.settled and all(sounder.settled for sounder in self._sounders())):
             return
         for sounder in self._sounders():
             sounder.stop()
+        self._mourner.stop()
         kept = any(not side.probe.done for side in self._sides)
         way = clearing(self._sounder.hops, publics)
         descriptor = describe(said, self._sides[0].probe.local, round(time.time() * 1000), ttl=way.ttl)

@@ -15,7 +15,7 @@ import struct
 from punchd.words.addresses import Endpoint
 from punchd.words.hops import HopHeard
 
-_IP_RECVERR = 11  # linux/in.h; Python has no name for it
+IP_RECVERR = 11  # linux/in.h; Python has no name for it
 _ERROR = struct.Struct("=IBBBxII")  # linux/errqueue.h, struct sock_extended_err
 _OFFENDER = struct.Struct("=HH4s")  # the sockaddr_in behind it
 _ORIGIN_ICMP = 2
@@ -47,8 +47,8 @@ class Hops:
         for fileno, _ in self._epoll.poll(0):
             ttl = self._ttls[fileno]
             sock = self._sockets[ttl]
-            while (refused := _refused(sock)) is not None:
-                sender, died = refused
+            while (error := refused(sock)) is not None:
+                sender, died = error
                 if died or sender == self._target.address:
                     heard.append(HopHeard(ttl, sender, arrived=sender == self._target.address))
             if _answered(sock):
@@ -65,7 +65,7 @@ class Hops:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
             sock.bind((self._local, 0))
             sock.connect((self._target.address, self._target.port))
         except OSError:
@@ -76,14 +76,14 @@ class Hops:
         return sock
 
 
-def _refused(sock: socket.socket) -> tuple[str, bool] | None:
+def refused(sock: socket.socket) -> tuple[str, bool] | None:
     """Who sent the next waiting error, and whether it says that the TTL was used up; None when none waits."""
     try:
         _, ancillary, _, _ = sock.recvmsg(_ROOM, _ANCILLARY_ROOM, socket.MSG_ERRQUEUE)
     except OSError:
         return None
     for level, kind, data in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, _IP_RECVERR) and len(data) >= _ERROR.size + _OFFENDER.size:
+        if (level, kind) == (socket.IPPROTO_IP, IP_RECVERR) and len(data) >= _ERROR.size + _OFFENDER.size:
             _, origin, type_, _, _, _ = _ERROR.unpack_from(data)
             family, _, sender = _OFFENDER.unpack_from(data, _ERROR.size)
             if origin == _ORIGIN_ICMP and family == socket.AF_INET:

@@ -144,12 +144,11 @@ def pair(
 @click.option("--daemon", default="", metavar="COMMAND", help="Another daemon than this checkout's.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the daemons' logs here.")
 @click.option("--matrix", "whole", is_flag=True, help="The whole matrix instead, against docs/matrix.json.")
-@matrix_cli.endpoint_option
 @click.option("--json", "path", type=click.Path(path_type=Path), help="With --matrix: keep and resume its cells here.")
-def accept(runs: int, only: str, daemon: str, logs: Path | None, whole: bool, endpoint: str, path: Path | None) -> None:
+def accept(runs: int, only: str, daemon: str, logs: Path | None, whole: bool, path: Path | None) -> None:
     """Run the acceptance table: wanted beside measured; status 1 on any miss."""
     if whole:
-        matrix_cli.accept(path, daemon=daemon, runs=runs, endpoint=endpoint)
+        matrix_cli.accept(path, daemon=daemon, runs=runs)
     misses = run_table(runs=runs, only=only, daemon=daemon.split() or list(DAEMON), logs=logs)
     raise SystemExit(1 if misses else 0)
 

@@ -41,7 +41,6 @@ def _effort(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--daemon", default="", metavar="COMMAND", help="Another daemon than this checkout's."),
         click.option("--tell-side-delay", is_flag=True, help="A tells its daemon how long the side channel takes."),
-        endpoint_option,
         click.option("--timeout-ms", default=10000, show_default=True, help="What the applications ask for."),
         click.option("--parallel", default=4, show_default=True, help="How many runs of a cell are open at a time."),
         click.option("--runs", default=20, show_default=True, help="In each cell."),
@@ -66,6 +65,7 @@ def _made(*, daemon: str, **more: Any) -> Effort:
 @click.option("--loss", default=0.0, metavar="P", help="Chance that a packet is lost, 0 to 1.")
 @click.option("--hosts-conntrack", is_flag=True, help="The hosts drop INVALID themselves, as with ufw.")
 @click.option("--foreign", default=cells.FOREIGN, show_default=True, help="Ports a second lost at `sequential`.")
+@endpoint_option
 @_effort
 def matrix(
     kinds_text: str,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from punchd.core import classify, nicknames
-from punchd.lab.model_kinds import By, Kind
+from punchd.lab.model_kinds import By, Ending, Kind
 from punchd.lab.model_net import Box, Carried, Datagram, Segment
 from punchd.words.addresses import Endpoint
 from punchd.words.events import SYN
@@ -32,10 +32,16 @@ def look(boxes: Sequence[Box], kinds: Sequence[Kind], nickname: str | None, tran
     axes = [kind.tcp if transport == "tcp" else kind.udp for kind in kinds]
     widest = max((each.mapping for each in axes), key=lambda by: by.value)
     mapping = Dependence.INDEPENDENT if allocation is Allocation.PRESERVING else _DEPENDENCES[widest]
-    known = NatClass() if nickname is None else nicknames.parse(nickname)
+    known = NatClass(outlives_icmp=_outlives(kinds)) if nickname is None else nicknames.parse(nickname)
     nat = replace(known, mapping=mapping, allocation=allocation, step=step)
     face = Face(_FIRST_PORT, Endpoint(boxes[-1].public, samples[0].public_port), nat, tuple(samples))
     return View(nat, face=face)
+
+
+def _outlives(kinds: Sequence[Kind]) -> bool | None:
+    """As core/mortality.py finds it, which hears of no error that a box swallows."""
+    endings = {kind.icmp for kind in kinds}
+    return None if Ending.SWALLOWED in endings else Ending.KILLS not in endings
 
 
 def _through(boxes: Sequence[Box], port: int, transport: str, at: float) -> int:

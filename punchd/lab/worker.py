@@ -21,12 +21,12 @@ _REMEMBERS = frozenset({"blacklist"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How each cell is run."""
+    """How each cell is run; `endpoint` is one of pair.ENDPOINT. The record is with fresh descriptors."""
 
     runs: int = 20
     parallel: int = 4
     timeout_ms: int = 10000
-    endpoint: str = "no"
+    endpoint: str = "run"
     tell_side_delay: bool = False
     daemon: tuple[str, ...] = DAEMON
 

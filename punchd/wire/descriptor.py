@@ -5,6 +5,7 @@ Hostile input: it is parsed strictly, whole or not at all; whether its addresses
         magic "e1" | version u8 | flags u8 | host 4 | made_ms u48 | ttl u8, 0: unknown
         the TCP face, if flagged | the UDP face, if flagged
         checksum 4 bytes BLAKE2s (RFC 7693), against accident only
+    flags = 1: TCP face | 2: UDP face | 4, 8: the TCP face's outlives_icmp is no, yes | 16, 32: the UDP face's
     face = local port u16 | public address 4 | public port u16 | mapping u8 | filtering u8 | allocation u8 | step i16
            | count u8 | count times: age_ms u32, since made_ms | local port u16 | public port u16
 
@@ -34,6 +35,7 @@ _FACE = struct.Struct("!H4sHBBBhB")
 _SAMPLE = struct.Struct("!IHH")
 _CHECKSUM_LEN = 4
 _TCP, _UDP = 1, 2
+_MORTAL, _OUTLIVES = {_TCP: 4, _UDP: 16}, {_TCP: 8, _UDP: 32}
 _TTL_MAX = 64
 
 # Numbers on the wire; a number is never given to another value.
@@ -44,6 +46,9 @@ _ALLOCATIONS = (Allocation.UNKNOWN, Allocation.PRESERVING, Allocation.SEQUENTIAL
 def encode_descriptor(descriptor: Descriptor) -> str:
     """The text that applications deposit and carry."""
     flags = (_TCP if descriptor.tcp else 0) | (_UDP if descriptor.udp else 0)
+    for flag, face in ((_TCP, descriptor.tcp), (_UDP, descriptor.udp)):
+        if face is not None and face.nat.outlives_icmp is not None:
+            flags |= (_OUTLIVES if face.nat.outlives_icmp else _MORTAL)[flag]
     host, made = _packed(descriptor.host), descriptor.made_ms
     body = _HEAD.pack(_MAGIC, VERSION, flags, host, made >> 32, made & 0xFFFFFFFF, descriptor.ttl or 0)
     body += b"".join(_encode_face(face, made) for face in (descriptor.tcp, descriptor.udp) if face is not None)
@@ -61,13 +66,13 @@ def decode_descriptor(text: str) -> Descriptor:
     if checksum != _checksum(body):
         raise _broken("its checksum is wrong: it was altered on its way")
     _, _, flags, host, made_high, made_low, ttl = _HEAD.unpack_from(body)
-    if flags not in (_TCP, _UDP, _TCP | _UDP) or ttl > _TTL_MAX:
+    if not _plausible(flags) or ttl > _TTL_MAX:
         raise _broken("it has flags or a TTL that no descriptor has")
     made_ms, offset = made_high << 32 | made_low, _HEAD.size
     faces: dict[int, Face] = {}
     for flag in (_TCP, _UDP):
         if flags & flag:
-            faces[flag], offset = _decode_face(body, offset, made_ms)
+            faces[flag], offset = _decode_face(body, offset, made_ms, outlives=_outlives(flags, flag))
     if offset != len(body):
         raise _broken("bytes are left over at its end")
     return Descriptor(_address(host), made_ms, faces.get(_TCP), faces.get(_UDP), ttl or None)
@@ -96,14 +101,27 @@ def _encode_face(face: Face, made_ms: int) -> bytes:
     )
 
 
-def _decode_face(body: bytes, offset: int, made_ms: int) -> tuple[Face, int]:
+def _plausible(flags: int) -> bool:
+    """At least one face, and of each one answer at most; none of a face that is not there."""
+    allowed = sum(flag | _MORTAL[flag] | _OUTLIVES[flag] for flag in (_TCP, _UDP) if flags & flag)
+    doubled = any(flags & _MORTAL[flag] and flags & _OUTLIVES[flag] for flag in (_TCP, _UDP))
+    return bool(flags & (_TCP | _UDP)) and not flags & ~allowed and not doubled
+
+
+def _outlives(flags: int, face: int) -> bool | None:
+    """None: not known, as in all that were made before anybody measured it."""
+    known = flags & (_MORTAL[face] | _OUTLIVES[face])
+    return bool(flags & _OUTLIVES[face]) if known else None
+
+
+def _decode_face(body: bytes, offset: int, made_ms: int, *, outlives: bool | None) -> tuple[Face, int]:
     if len(body) < offset + _FACE.size:
         raise _broken("it ends in the middle of a face")
     local_port, address, port, mapping, filtering, allocation, step, count = _FACE.unpack_from(body, offset)
     offset += _FACE.size
     if mapping >= len(_DEPENDENCES) or filtering >= len(_DEPENDENCES) or allocation >= len(_ALLOCATIONS):
         raise _broken("its NAT class does not exist")
-    nat = NatClass(_DEPENDENCES[mapping], _DEPENDENCES[filtering], _ALLOCATIONS[allocation], step)
+    nat = NatClass(_DEPENDENCES[mapping], _DEPENDENCES[filtering], _ALLOCATIONS[allocation], step, outlives)
     if (nat.allocation is Allocation.SEQUENTIAL) != (step != 0) or abs(step) > STEP_MAX:
         raise _broken(f"{nat.allocation} ports do not advance by {step}")
     if count > SAMPLES_MAX or len(body) < offset + count * _SAMPLE.size:

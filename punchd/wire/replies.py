@@ -135,6 +135,7 @@ def _verdict(finding: Finding) -> dict[str, Any]:
         "filtering": nat.filtering,
         "allocation": nat.allocation,
         "step": nat.step,
+        "outlives_icmp": nat.outlives_icmp,
     } | raw
 
 

@@ -15,16 +15,25 @@ HEADER_LEN = 20
 MESSAGE_MAX_LEN = 1500
 
 _CHANGE_ADDRESS, _CHANGE_PORT = 0x04, 0x02  # RFC 5780, section 7.2
+_RESPONSE_PORT = 0x0027  # RFC 5780, section 7.5
 _COOKIE = struct.pack("!I", stun.COOKIE)
 
 
-def encode_request(transaction: bytes, change: Change | None = None) -> bytes:
-    """A Binding request."""
+def encode_request(transaction: bytes, change: Change | None = None, *, port: int | None = None) -> bytes:
+    """A Binding request; `port`: where at the asker's address it is to be answered."""
     attributes: dict[str, int] = {}
     if change is not None:
         flags = (_CHANGE_ADDRESS if change.address else 0) | (_CHANGE_PORT if change.port else 0)
         attributes["CHANGE-REQUEST"] = flags
-    return bytes(stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction, attributes))
+    message = bytes(stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction, attributes))
+    if port is None:
+        return message
+    body = message[HEADER_LEN:] + struct.pack("!HHHxx", _RESPONSE_PORT, 4, port)  # aioice doesn't know it
+    return message[:2] + struct.pack("!H", len(body)) + message[4:HEADER_LEN] + body
+
+
+INDICATION = struct.pack("!HHI12x", 0x0011, 0, stun.COOKIE)
+"""A Binding indication: whoever gets it answers nothing (RFC 8489, section 6.3.2)."""
 
 
 def message_len(head: bytes) -> int | None:

@@ -151,6 +151,15 @@ def test_a_mapping_that_dies_of_icmp_is_never_primed() -> None:
         assert 0.0 == rows[0].after_s
 
 
+def test_where_mappings_die_of_icmp_all_primers_come_last() -> None:
+    """What `endpoint` measures of a NAT; each row that can't pass would cost a try."""
+    for transport in ("tcp", "udp"):
+        rows = auto(View(NatClass(outlives_icmp=False)), UNKNOWN, transport)
+        assert Opening.REFIRED is rows[0].opening
+        primed = [row.opening is PRIMED for row in rows if row.technique != "tcp-direct"]
+        assert sorted(primed) == primed
+
+
 def test_a_nat_that_blocks_strays_is_fired_at_on_call_alone() -> None:
     """One packet too early, and 30 s are lost."""
     rows = auto(known("icmp-kills"), known("blacklist"))

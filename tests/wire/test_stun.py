@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchd.wire.stun import MESSAGE_MAX_LEN, decode_answer, encode_request, message_len
+from punchd.wire.stun import INDICATION, MESSAGE_MAX_LEN, decode_answer, encode_request, message_len
 from punchd.words.addresses import Endpoint
 from punchd.words.probing import Answer, Change
 
@@ -57,7 +57,14 @@ def test_our_servers_response_is_read() -> None:
 )
 def test_our_server_reads_our_request(change: Change | None, flags: int) -> None:
     """CHANGE-REQUEST's flags are RFC 5780's."""
-    assert (TRANSACTION, flags) == OWN.parse(encode_request(TRANSACTION, change))
+    assert (TRANSACTION, flags, 0) == OWN.parse(encode_request(TRANSACTION, change))
+    assert (TRANSACTION, flags, 40000) == OWN.parse(encode_request(TRANSACTION, change, port=40000))
+
+
+def test_nobody_answers_what_is_to_die() -> None:
+    """A datagram that arrives all the same is no request."""
+    assert OWN.parse(INDICATION) is None
+    assert decode_answer(INDICATION) is None
 
 
 def test_cut_anywhere_it_is_nothing() -> None:

@@ -1,0 +1,51 @@
+"""What the finding of a mapping's end asks of its two sockets, and what they report.
+Holds no behaviour: core/mortality.py knows the order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .events import DeadlinePassed
+from .hops import Hop
+from .probing import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class AskFor:
+    """Send a Binding request; `port`: from the second socket, to be answered there (RFC 5780, section 7.5)."""
+
+    transaction: bytes
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provoke:
+    """Send from the first socket what nobody answers, and what dies after so many hops; told by Died, or by nobody."""
+
+    ttl: int
+
+
+MortalityEffect = AskFor | Provoke
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The server's answer; `second`: at the second socket."""
+
+    answer: Answer
+    second: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A time exceeded has come back to the first socket: it has crossed the NAT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sounded:
+    """Who answers on the way to the server; told once."""
+
+    hops: tuple[Hop, ...]
+
+
+MortalityEvent = Heard | Died | Sounded | DeadlinePassed
