@@ -164,8 +164,6 @@ class Client:
         self.daemon.output += b'{"id":"' + id_ + self.tail + b',"notification":"' + text + b'"}\n'
 
     def replied(self, reply: Reply) -> None:
-        if reply.id.startswith("n"):
-            return  # to a notify; where it came too late, that is no news
         if reply.fds:
             self.times.append((reply.id, self.begun_ns[reply.id], time.monotonic_ns()))
             self.speak(self.daemon.fds.popleft())
@@ -174,6 +172,8 @@ class Client:
                 self.told += 1
                 line = f"{reply.id} {time.monotonic_ns()} {reply.notification}\n"
                 self.side.output += line.encode()
+        elif reply.id not in self.begun_ns:
+            pass  # to a notify; where it came too late, that is no news
         elif reply.status == "ok":
             self.codes[reply.technique] += 1
             del self.begun_ns[reply.id]
