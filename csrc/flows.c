@@ -5,8 +5,11 @@
  * Open addressing with linear probing, at most half full. Deleting moves the
  * followers of a run back into the gap, so there are no tombstones and a
  * lookup costs the same after a million attempts as after one. The hash is
- * SipHash-2-4 with a seed per table: which slots collide cannot be known from
+ * SipHash-2-4 with a seed per table: which places collide cannot be known from
  * outside, though a peer chooses its address and port.
+ *
+ * A place holds but the number of a slot, and slots are used again before fresh
+ * ones are: what is resident follows the flows that are open, not all that were.
  *
  * A slot also keeps which time-exceeded came first, evidence for when an
  * attempt fails, and which own SYN was told last, for repeating it is no news.
@@ -14,6 +17,7 @@
 #define _DEFAULT_SOURCE
 #include "frame.h"
 #include "sieve.h"
+#include "siphash.h"
 
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -32,61 +36,29 @@ struct slot {
 	uint32_t own_seq;       /* of the own SYN or SYN-ACK told last */
 	uint32_t own_ack;
 	uint8_t own_flags;      /* 0: none yet */
+	uint32_t next;          /* of an empty one: which to take after it */
 };
 
 struct punchd_flows {
 	uint64_t seed[2];
 	uint32_t capacity;
 	uint32_t count;
-	uint32_t mask;          /* number of slots - 1 */
-	struct slot *slots;
+	uint32_t mask;          /* number of places - 1 */
+	uint32_t *places;       /* number of a slot; 0: nobody's */
+	struct slot *slots;     /* capacity + 1; number 0 is always empty */
+	uint32_t fresh;         /* first slot that was never used */
+	uint32_t freed;         /* the one to use again; 0: none */
 	struct punchd_sieve *sieve;     /* NULL, or to be told of each flow */
 };
-
-static uint64_t rotate(uint64_t value, unsigned int by)
-{
-	return value << by | value >> (64 - by);
-}
-
-static void sip_round(uint64_t v[4])
-{
-	v[0] += v[1];
-	v[1] = rotate(v[1], 13) ^ v[0];
-	v[0] = rotate(v[0], 32);
-	v[2] += v[3];
-	v[3] = rotate(v[3], 16) ^ v[2];
-	v[0] += v[3];
-	v[3] = rotate(v[3], 21) ^ v[0];
-	v[2] += v[1];
-	v[1] = rotate(v[1], 17) ^ v[2];
-	v[2] = rotate(v[2], 32);
-}
 
 static uint32_t home_of(const struct punchd_flows *flows,
 			const struct punchd_flow *flow)
 {
-	const uint64_t last = (uint64_t)sizeof(*flow) << 56;
-	uint64_t v[4] = {
-		flows->seed[0] ^ 0x736f6d6570736575U,
-		flows->seed[1] ^ 0x646f72616e646f6dU,
-		flows->seed[0] ^ 0x6c7967656e657261U,
-		flows->seed[1] ^ 0x7465646279746573U,
-	};
-	uint64_t words[KEY_WORDS + 1];
-	size_t i;
+	uint64_t words[KEY_WORDS];
 
-	memcpy(words, flow, sizeof(*flow));
-	words[KEY_WORDS] = last;
-	for (i = 0; i <= KEY_WORDS; i++) {
-		v[3] ^= words[i];
-		sip_round(v);
-		sip_round(v);
-		v[0] ^= words[i];
-	}
-	v[2] ^= 0xff;
-	for (i = 0; i < 4; i++)
-		sip_round(v);
-	return (uint32_t)(v[0] ^ v[1] ^ v[2] ^ v[3]) & flows->mask;
+	memcpy(words, flow, sizeof(words));
+	return (uint32_t)punchd_siphash(flows->seed, words, KEY_WORDS) &
+	       flows->mask;
 }
 
 /* Two flows that mean the same are equal byte by byte after this. */
@@ -109,14 +81,34 @@ static int normalise(const struct punchd_flow *from, struct punchd_flow *to)
 	return PUNCHD_OK;
 }
 
-/* The slot of this key, or the empty one where it belongs. */
+static struct slot *slot_at(const struct punchd_flows *flows, uint32_t at)
+{
+	return &flows->slots[flows->places[at]];
+}
+
+static uint32_t take_slot(struct punchd_flows *flows)
+{
+	const uint32_t number = flows->freed ? flows->freed : flows->fresh++;
+
+	flows->freed = flows->slots[number].next;
+	return number;
+}
+
+static void free_slot(struct punchd_flows *flows, uint32_t number)
+{
+	memset(&flows->slots[number], 0, sizeof(flows->slots[number]));
+	flows->slots[number].next = flows->freed;
+	flows->freed = number;
+}
+
+/* The place of this key, or the empty one where it belongs. */
 static uint32_t find(const struct punchd_flows *flows,
 		     const struct punchd_flow *key)
 {
 	uint32_t at = home_of(flows, key);
 
-	while (flows->slots[at].token &&
-	       memcmp(&flows->slots[at].flow, key, sizeof(*key)) != 0)
+	while (flows->places[at] &&
+	       memcmp(&slot_at(flows, at)->flow, key, sizeof(*key)) != 0)
 		at = (at + 1) & flows->mask;
 	return at;
 }
@@ -124,19 +116,22 @@ static uint32_t find(const struct punchd_flows *flows,
 struct punchd_flows *punchd_flows_new(uint32_t capacity)
 {
 	struct punchd_flows *flows;
-	uint32_t slots = 2;
+	uint32_t places = 2;
 
 	if (capacity == 0 || capacity > CAPACITY_MAX)
 		return NULL;
-	while (slots < 2 * capacity)
-		slots *= 2;
+	while (places < 2 * capacity)
+		places *= 2;
 	flows = calloc(1, sizeof(*flows));
 	if (!flows)
 		return NULL;
-	flows->slots = calloc(slots, sizeof(*flows->slots));
+	flows->places = calloc(places, sizeof(*flows->places));
+	flows->slots = calloc((size_t)capacity + 1, sizeof(*flows->slots));
 	flows->capacity = capacity;
-	flows->mask = slots - 1;
-	if (!flows->slots || getrandom(flows->seed, sizeof(flows->seed), 0) !=
+	flows->mask = places - 1;
+	flows->fresh = 1;
+	if (!flows->places || !flows->slots ||
+	    getrandom(flows->seed, sizeof(flows->seed), 0) !=
 	    (ssize_t)sizeof(flows->seed)) {
 		punchd_flows_free(flows);
 		return NULL;
@@ -148,6 +143,7 @@ void punchd_flows_free(struct punchd_flows *flows)
 {
 	if (!flows)
 		return;
+	free(flows->places);
 	free(flows->slots);
 	free(flows);
 }
@@ -158,14 +154,15 @@ void punchd_flows_sift(struct punchd_flows *flows, struct punchd_sieve *sieve)
 
 	flows->sieve = sieve;
 	for (at = 0; sieve && at <= flows->mask; at++)
-		if (flows->slots[at].token)
-			punchd_sieve_add(sieve, &flows->slots[at].flow);
+		if (flows->places[at])
+			punchd_sieve_add(sieve, &slot_at(flows, at)->flow);
 }
 
 int punchd_flows_put(struct punchd_flows *flows,
 		     const struct punchd_flow *flow, uint64_t token)
 {
 	struct punchd_flow key;
+	struct slot *slot;
 	int status = normalise(flow, &key);
 	uint32_t at;
 
@@ -174,18 +171,20 @@ int punchd_flows_put(struct punchd_flows *flows,
 	if (token == 0)
 		return PUNCHD_MALFORMED;
 	at = find(flows, &key);
-	if (!flows->slots[at].token) {
+	if (!flows->places[at]) {
 		if (flows->count == flows->capacity)
 			return PUNCHD_NO_ROOM;
 		flows->count++;
+		flows->places[at] = take_slot(flows);
 		if (flows->sieve)
 			punchd_sieve_add(flows->sieve, &key);
 	}
-	if (flows->slots[at].token != token) {
-		memset(&flows->slots[at], 0, sizeof(*flows->slots));
-		flows->slots[at].flow = key;
+	slot = slot_at(flows, at);
+	if (slot->token != token) {
+		memset(slot, 0, sizeof(*slot));
+		slot->flow = key;
 	}
-	flows->slots[at].token = token;
+	slot->token = token;
 	return PUNCHD_OK;
 }
 
@@ -198,20 +197,21 @@ int punchd_flows_drop(struct punchd_flows *flows,
 	if (normalise(flow, &key) < 0)
 		return PUNCHD_ABSENT;
 	gap = find(flows, &key);
-	if (!flows->slots[gap].token)
+	if (!flows->places[gap])
 		return PUNCHD_ABSENT;
 	if (flows->sieve)
 		punchd_sieve_remove(flows->sieve, &key);
-	for (at = (gap + 1) & flows->mask; flows->slots[at].token;
+	free_slot(flows, flows->places[gap]);
+	for (at = (gap + 1) & flows->mask; flows->places[at];
 	     at = (at + 1) & flows->mask) {
-		home = home_of(flows, &flows->slots[at].flow);
+		home = home_of(flows, &slot_at(flows, at)->flow);
 		/* it may move only if the gap lies between its home and it */
 		if (((at - home) & flows->mask) < ((at - gap) & flows->mask))
 			continue;
-		flows->slots[gap] = flows->slots[at];
+		flows->places[gap] = flows->places[at];
 		gap = at;
 	}
-	memset(&flows->slots[gap], 0, sizeof(flows->slots[gap]));
+	flows->places[gap] = 0;
 	flows->count--;
 	return PUNCHD_OK;
 }
@@ -254,7 +254,7 @@ int punchd_flows_note(struct punchd_flows *flows,
 
 	if (normalise(&quote->flow, &key) < 0)
 		return 0;
-	slot = &flows->slots[find(flows, &key)];
+	slot = slot_at(flows, find(flows, &key));
 	if (!slot->token)
 		return 0;
 	if (!slot->note.type) {
@@ -277,7 +277,7 @@ int punchd_flows_repeats(struct punchd_flows *flows,
 
 	if (normalise(flow, &key) < 0)
 		return 0;
-	slot = &flows->slots[find(flows, &key)];
+	slot = slot_at(flows, find(flows, &key));
 	if (!slot->token)
 		return 0;
 	same = slot->own_flags == own->flags && slot->own_seq == own->seq &&
@@ -297,7 +297,7 @@ int punchd_flows_take_note(struct punchd_flows *flows,
 
 	if (normalise(flow, &key) < 0)
 		return PUNCHD_ABSENT;
-	slot = &flows->slots[find(flows, &key)];
+	slot = slot_at(flows, find(flows, &key));
 	if (!slot->note.type)
 		return PUNCHD_ABSENT;
 	*note = slot->note;
@@ -352,7 +352,7 @@ uint64_t punchd_flows_get(const struct punchd_flows *flows,
 
 	if (normalise(flow, &key) < 0)
 		return 0;
-	return flows->slots[find(flows, &key)].token;
+	return slot_at(flows, find(flows, &key))->token;
 }
 
 uint64_t punchd_flows_get_quoted(const struct punchd_flows *flows,

@@ -11,7 +11,7 @@ command -v clang >/dev/null || { echo "fuzz: needs clang; on Debian: apt install
 
 out=build/fuzz
 mkdir -p "$out"
-pure=(csrc/checksum.c csrc/options.c csrc/segment.c csrc/frame.c csrc/filter.c csrc/flows.c csrc/sieve.c)
+pure=(csrc/checksum.c csrc/options.c csrc/segment.c csrc/frame.c csrc/filter.c csrc/flows.c csrc/sieve.c csrc/siphash.c)
 for target in "${targets[@]}"; do
   clang -std=c11 -g -O1 -Wall -Wextra -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
     -o "$out/fuzz_$target" "csrc/fuzz/fuzz_$target.c" "${pure[@]}"

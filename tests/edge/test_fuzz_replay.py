@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
-PURE = [CSRC / f"{name}.c" for name in ("checksum", "options", "segment", "frame", "filter", "flows", "sieve")]
+NAMES = ("checksum", "options", "segment", "frame", "filter", "flows", "sieve", "siphash")
+PURE = [CSRC / f"{name}.c" for name in NAMES]
 FLAGS = [
     "-std=c11",
     "-g",
