@@ -64,7 +64,7 @@ class World:
             now=0.0, timeout_s=self.timeout_s, transactions=lambda: next(numbers).to_bytes(12, "big")
         )
         if self.hops is not None:
-            self.later(self.sounded_s, lambda hops=self.hops: Sounded(hops))  # type: ignore[misc]
+            self.later(self.sounded_s, lambda hops=self.hops: Sounded(hops))
         self.feed(DeadlinePassed())
         while (deadline := self.finding.deadline) is not None:
             if self.heap and self.heap[0][0] <= deadline:
