@@ -27,6 +27,7 @@ AHEAD_MAX = 1024
 
 _NEAR = 4096  # turns; what passes within the span
 _TOGETHER_S = 0.0015  # two samples' times are told to the millisecond
+_MISPLACED = 0.25  # the part of the other transport's mappings for which a wrong place is no wrong counter
 _SURE_SD = 3.0  # beyond these, in standard deviations, foreign mappings are not fewer
 _UNSURE = 2  # mappings that left at about the time of the last sample
 
@@ -34,12 +35,13 @@ _UNSURE = 2  # mappings that left at about the time of the last sample
 class Tally:
     """Of one transport, from one local address. Times are the caller's, in seconds."""
 
-    __slots__ = ("_opened", "_others", "_seen")
+    __slots__ = ("_beside", "_opened", "_others", "_seen")
 
     def __init__(self) -> None:
         self._opened: deque[tuple[float, int]] = deque(maxlen=MAPPINGS_KEPT)
         self._others: deque[tuple[float, int]] = deque(maxlen=MAPPINGS_KEPT)
         self._seen: list[tuple[float, int]] = []
+        self._beside: deque[tuple[float, int]] = deque(maxlen=SAMPLES_KEPT)
 
     def opened(self, mappings: int, now: float) -> None:
         """So many new mappings have been made."""
@@ -54,6 +56,10 @@ class Tally:
         if (at, port) not in self._seen[-SAMPLES_KEPT:]:
             insort(self._seen, (at, port))
             del self._seen[:-SAMPLES_KEPT]
+
+    def saw_beside(self, port: int, at: float) -> None:
+        """The same of the other transport, which may have the same counter."""
+        self._beside.append((at, port))
 
     def taken(self, since: float) -> int:
         """How many mappings of ours came after that."""
@@ -71,14 +77,34 @@ class Tally:
         first, last = run[0], run[-1]
         if len(run) < 2:
             return [last]
-        between = [(self.taken(at), self.unsure(at)) for at, _ in run]
-        shared = all(
-            (later[1] - earlier[1]) // step - ours[0] + then[0] >= ours[1] - then[1]
-            for (earlier, later), (ours, then) in zip(pairwise(run), pairwise(between), strict=True)
-        )
-        foreign = (last[1] - first[1]) // step - between[0][0] + between[-1][0]
-        foreign -= between[0][1] - between[-1][1] if shared else 0
+        gone = (last[1] - first[1]) // step
+        foreign = gone - max(self._ours_by_time(run, step), self._ours_by_port(first, gone, step))
         return [(first[0], last[1] - step * (max(0, foreign) + 1)), last]
+
+    def _ours_by_time(self, run: list[tuple[float, int]], step: int) -> int:
+        """How many of ours came after the first sample, up to the last one, as the clock has it.
+
+        Those of the other transport are of one counter if the samples leave them room, or nearly: what leaves within
+        a millisecond of a sample may be put on its wrong side.
+        """
+        opened = [(self.taken(at), self.unsure(at)) for at, _ in run]
+        ours, unsure = (opened[0][which] - opened[-1][which] for which in (0, 1))
+        homeless = 0
+        for (earlier, later), (before, after) in zip(pairwise(run), pairwise(opened), strict=True):
+            room = (later[1] - earlier[1]) // step - before[0] + after[0]
+            homeless += max(0, before[1] - after[1] - max(0, room))
+        return ours + (unsure if homeless <= unsure * _MISPLACED else 0)
+
+    def _ours_by_port(self, first: tuple[float, int], gone: int, step: int) -> int:
+        """The same, as far as the ports are known: no matter who seemed to come first."""
+        since = first[0] - SPAN_S
+        turns = {
+            (port - first[1]) // step
+            for log in (self._seen, self._beside)
+            for at, port in log
+            if at > since and not (port - first[1]) % step
+        }
+        return sum(0 < turn <= gone for turn in turns)
 
     def _run(self, step: int) -> list[tuple[float, int]]:
         """The latest samples, in the order of time: of those of one moment the one that came last."""

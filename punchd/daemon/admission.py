@@ -386,8 +386,7 @@ class Admission:
         self.recent.observed(observation)
         self.networks.show(observation.local.address, observation.public.address)
         age_s = max(0.0, time.time() - observation.at_ms / 1000)
-        tally = self.recent.tally(observation.transport, observation.local.address)
-        tally.saw(observation.public.port, time.monotonic() - age_s)
+        self.recent.saw(observation, time.monotonic() - age_s)
 
     def _freshest(self, face: Face, descriptor: Descriptor, transport: str) -> Face:
         """With two samples that stand for all: where the counter must be now, and how fast others make it advance."""

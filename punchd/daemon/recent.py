@@ -76,6 +76,12 @@ class Recent:
             tally = self.tally(other, local)
             (tally.opened if other == transport else tally.opened_beside)(mappings, now)
 
+    def saw(self, observation: Observation, at: float) -> None:
+        """A probe's mapping got this public port then."""
+        for transport in ("tcp", "udp"):
+            tally = self.tally(transport, observation.local.address)
+            (tally.saw if transport == observation.transport else tally.saw_beside)(observation.public.port, at)
+
     def counts(self, transport: str, local: str, step: int) -> None:
         """That NAT counts, by this step; 0: it does not."""
         self._steps[transport, local] = step
