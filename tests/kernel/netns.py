@@ -4,6 +4,7 @@ It models no NAT (the lab does) and touches nothing outside the namespaces it ma
 
 import contextlib
 import ctypes
+import itertools
 import os
 import select
 import socket
@@ -20,13 +21,14 @@ ETH_P_ALL = 3
 IP_MINTTL = 21
 _libc = ctypes.CDLL(None, use_errno=True)
 _ports = iter(range(22000, 32000))
+_nets = itertools.count()
 
 
 class Net:
     """a is 10.66.1.2, b is 10.66.2.2, r between them answers every worn-out packet."""
 
     def __init__(self) -> None:
-        prefix = f"pdc{os.getpid()}"
+        prefix = f"pdc{os.getpid()}-{next(_nets)}"
         self.names = {side: f"{prefix}-{side}" for side in "arb"}
 
     def __enter__(self) -> "Net":

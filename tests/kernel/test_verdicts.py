@@ -2,7 +2,9 @@
 What the verdicts are, tests/lab/test_icmp.py shows.
 """
 
+import os
 import select
+from collections.abc import Iterator
 
 import pytest
 from netns import A, B, Net, icmp_error
@@ -15,6 +17,15 @@ from punchd.words.addresses import PUNCH_PORTS
 from punchd.words.events import WINDOWS, Signal
 
 pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Net]:
+    """A network of its own: in the others' one, an old connection's last packets may die on their way at any time."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces")
+    with Net() as made:
+        yield made
 
 
 @pytest.mark.parametrize(
