@@ -27,7 +27,11 @@ class Channel:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One application's connection, from its join to its end."""
-        greeting = json.loads(await reader.readline())
+        joining = await _line(reader)
+        if not joining:
+            writer.close()
+            return
+        greeting = json.loads(joining)
         name = greeting["join"]
         self._seats[name] = writer
         if "descriptor" in greeting:
