@@ -63,12 +63,13 @@ class Baseline:
         return count / float(self.lab.a.run(argv, timeout_s=120))
 
 
-def compiled(source: Path) -> Path:
-    """The program, keyed by what it was compiled from."""
-    binary = _BUILD / f"{source.stem.strip('_')}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
+def compiled(*sources: Path) -> Path:
+    """The program, named like the first of its files and keyed by what is in all of them."""
+    key = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    binary = _BUILD / f"{sources[0].stem.strip('_')}-{key}"
     if not binary.exists():
         _BUILD.mkdir(parents=True, exist_ok=True)
         fresh = binary.with_suffix(f".{os.getpid()}")
-        subprocess.run(["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", fresh, source], check=True)
+        subprocess.run(["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", fresh, *sources], check=True)
         fresh.replace(binary)
     return binary
