@@ -24,7 +24,8 @@ from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
 from punchd.daemon.recent import Recent
-from punchd.daemon.run import Caller, Journal, Run, effect_failed
+from punchd.daemon.run import Caller, Journal, Run, effect_failed, packet_refused
+from punchd.daemon.saying import FULL_TTL, Said, Saying
 from punchd.daemon.tuples import Tuples
 from punchd.edge import native, sockets
 from punchd.words import effects as do
@@ -35,12 +36,9 @@ from punchd.words.probing import KeptPort
 
 log: Any = structlog.get_logger()
 
-FULL_TTL = 64
 ASK_AGAIN_S = 0.002
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
 PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
-# The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
-_LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
 class Driver:
@@ -53,6 +51,7 @@ class Driver:
         self._loop, self._host, self._budget, self._kept, self._clock = loop, host, budget, kept, clock
         self._clockwork = Clockwork(loop, clock)
         self._fans = Fans(loop, host, budget, clock=clock, recent=recent)
+        self._saying = Saying(host.raw, self._refused)
         self._tokens: dict[int, tuple[Run, Held]] = {}
         self._tuples = Tuples(host, kept)
         self._next_token = 1
@@ -170,8 +169,8 @@ class Driver:
             except OSError as error:
                 if pair is None or isinstance(effect, do.Clear):
                     continue
-                if isinstance(effect, do.Resend | do.Inject | do.Tell | do.Spray) and error.errno in _LOST:
-                    run.inbox.append(seen.PacketRefused(effect.pair, type(effect).__name__, error.errno))
+                if (lost := packet_refused(effect, error)) is not None:
+                    run.inbox.append(lost)
                     continue
                 failed.add(pair)
                 run.inbox.append(effect_failed(pair, effect, error))
@@ -213,6 +212,14 @@ class Driver:
         run.caller.ended()
 
     def _drain_ring(self) -> None:
+        with self._saying.gathered():
+            self._tell_heard()
+
+    def _refused(self, run: Run, effect: Said, error: OSError) -> None:
+        if isinstance(effect, do.Tell):
+            self.feed(run, packet_refused(effect, error) or effect_failed(effect.pair, effect, error))
+
+    def _tell_heard(self) -> None:
         for record in self._host.ring.drain() if self._host.ring is not None else ():
             known = self._tokens.get(record.token)
             if known is None:
@@ -335,27 +342,21 @@ class Driver:
         held = run.held.get(effect.pair)
         if held is None:
             return
-        run.count(effect.ttl)
         self._fans.maps(held)
         if not held.stream:
+            run.count(effect.ttl)
             if held.sock is not None:
                 assert held.tag is not None
                 sockets.send_datagram(held.sock, held.tag + bytes([effect.signal]), effect.ttl)
-        elif self._host.raw is not None:
-            self._host.raw.send_bare(
-                held.local, held.remote, flags=native.FLAG_ACK, seq=effect.seq, ack=effect.ack,
-                window=seen.WINDOWS[effect.signal], ttl=effect.ttl or FULL_TTL,
-            )  # fmt: skip
+        else:
+            self._saying.say(run, held, effect)
 
     def _clear(self, run: Run, effect: do.Clear) -> None:
         held = run.held.get(effect.pair)
         if held is not None and held.fan is not None and held.stream:
             self._fans.clear(held, effect)
-        elif held is not None and held.stream and self._host.raw is not None:
-            run.count(effect.ttl)
-            self._host.raw.send_bare(
-                held.local, held.remote, flags=native.FLAG_RST, seq=effect.seq, ack=0, window=0, ttl=effect.ttl
-            )
+        elif held is not None and held.stream:
+            self._saying.say(run, held, effect)
 
     def _close_pair(self, run: Run, effect: do.ClosePair) -> None:
         if (held := run.held.get(effect.pair)) is not None:

@@ -21,11 +21,11 @@ from punchd.core.lanes import BURST, Lane
 from punchd.daemon.held import Held
 from punchd.daemon.host import Host
 from punchd.daemon.recent import Recent
+from punchd.daemon.saying import FULL_TTL
 from punchd.edge import native, sockets
 from punchd.words import effects as do
 from punchd.words import events as seen
 
-FULL_TTL = 64
 FLOWS_MAX_SHARE = 0.75  # beyond that the flow table's chains grow long
 
 Report = Callable[[seen.Event], None]

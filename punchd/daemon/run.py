@@ -10,9 +10,9 @@ from typing import Protocol
 from punchd.core.attempt import Attempt
 from punchd.daemon.clockwork import Alarm
 from punchd.daemon.held import Held
-from punchd.words.effects import Effect, OpenPair, Spray
+from punchd.words.effects import Effect, Inject, OpenPair, Resend, Spray, Tell
 from punchd.words.errors import Code
-from punchd.words.events import EffectFailed, Event
+from punchd.words.events import EffectFailed, Event, PacketRefused
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 
@@ -83,5 +83,14 @@ def effect_failed(pair: int, effect: Effect, error: OSError) -> EffectFailed:
     return EffectFailed(pair, name, code, f"{name}: {error.strerror or error}")
 
 
+def packet_refused(effect: Effect, error: OSError) -> PacketRefused | None:
+    """None: the refusal is not of the kind that a packet may meet on any hop."""
+    if isinstance(effect, Resend | Inject | Tell | Spray) and error.errno in _LOST:
+        return PacketRefused(effect.pair, type(effect).__name__, error.errno)
+    return None
+
+
+# The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
+_LOST = {errno.EPERM, errno.ENOBUFS, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EEXIST}

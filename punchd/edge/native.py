@@ -302,6 +302,9 @@ class Ring:
         self.close()
 
 
+BARE_MAX = 64
+
+
 class RawSender:
     """The raw socket that crafted segments leave by. One to an own address is an injection."""
 
@@ -309,9 +312,9 @@ class RawSender:
 
     def __init__(self) -> None:
         self._fd = _check(lib.punchd_raw_open(), "raw_open")
-        self._bare: Any = ffi.new("struct punchd_segment *")
-        self._bare.family = 4
-        self._bare.options.window_scale = _NO_SCALE
+        self._bare: Any = ffi.new("struct punchd_segment[]", BARE_MAX)
+        for bare in self._bare:
+            bare.family, bare.options.window_scale = 4, _NO_SCALE
 
     def fileno(self) -> int:
         return self._fd
@@ -340,16 +343,20 @@ class RawSender:
         count = len(shots) if count is None else count
         return _check(lib.punchd_send_spray(self._fd, c, shots.c, count), "send_spray")
 
-    def send_bare(
-        self, src: tuple[str, int], dst: tuple[str, int], *, flags: int, seq: int, ack: int, window: int, ttl: int
-    ) -> None:
-        """One segment without options: what punchd says on the path itself, some of them for each attempt."""
-        bare = self._bare
+    def put_bare(
+        self, place: int, src: tuple[str, int], dst: tuple[str, int],
+        *, flags: int, seq: int, ack: int, window: int, ttl: int,
+    ) -> None:  # fmt: skip
+        """A segment without options, to one of BARE_MAX places; `send_bare` sends it."""
+        bare = self._bare[place]
         ffi.memmove(bare.src, _packed(src[0]), 4)
         ffi.memmove(bare.dst, _packed(dst[0]), 4)
         bare.src_port, bare.dst_port = src[1], dst[1]
         bare.seq, bare.ack, bare.window, bare.flags, bare.ttl = seq, ack, window, flags, ttl
-        _check(lib.punchd_send_segments(self._fd, bare, 1), "send_segments")
+
+    def send_bare(self, place: int, count: int) -> int:
+        """Those of these places, as `send` does; how many left."""
+        return _check(lib.punchd_send_segments(self._fd, self._bare + place, count), "send_segments")
 
     def _send_crafted(self, segments: list[Segment]) -> int:
         structs = ffi.new("struct punchd_segment[]", len(segments))
