@@ -352,8 +352,8 @@ int punchd_filter_detach(int fd);
  * punchd_repair_open() - An ESTABLISHED socket out of nothing; CAP_NET_ADMIN
  * @repair:	both ends, numbers and options
  *
- * Sends nothing but the probe. Binds beside any other socket on that port. The
- * socket bears IP_MINTTL 2, the TTL, and SO_REUSEADDR off (repair clears it).
+ * Sends nothing but the probe. Binds beside any other socket on that port. But
+ * for the TTL, no option is another than a fresh socket's.
  * Return: a non-blocking, close-on-exec descriptor, the caller's, or the
  * negative errno of the call that failed, everything undone
  */

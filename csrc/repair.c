@@ -17,8 +17,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MINTTL 2        /* an error that quotes a worn-out packet is no news */
-
 enum repair_mode {
 	REPAIR_ON = TCP_REPAIR_ON,
 	REPAIR_OFF = TCP_REPAIR_OFF,            /* with a window probe */
@@ -110,11 +108,14 @@ static int set_window(int fd, const struct punchd_repair *repair)
 		   sizeof(window));
 }
 
+/* No IP_MINTTL: to a connection a time-exceeded is a hint, and one that quotes
+ * what punchd sends, before SND.UNA, is not even that (tcp_ipv4.c, tcp_v4_err).
+ */
 static int establish(int fd, const struct punchd_repair *repair)
 {
-	int rc = set_int(fd, IPPROTO_IP, IP_MINTTL, MINTTL);
+	int rc = 0;
 
-	if (rc == 0 && repair->ttl)
+	if (repair->ttl)
 		rc = set_int(fd, IPPROTO_IP, IP_TTL, repair->ttl);
 	if (rc == 0)
 		rc = set_mode(fd, REPAIR_ON);

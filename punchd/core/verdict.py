@@ -192,7 +192,7 @@ def _unheeded(pair: Pair) -> bool:
     """The ring, which sees before any rule, saw what a kernel must answer, and ours did not.
 
     A SYN brings forth a SYN-ACK from a listener and in SYN_SENT alike, a SYN-ACK for our SYN makes a connection
-    (RFC 9293, 3.10.7). A made socket answers neither, and IP_MINTTL keeps what comes with a TTL of 1 from it.
+    (RFC 9293, 3.10.7). A made socket answers neither, and IP_MINTTL keeps what comes with a TTL of 1 from others.
     """
     seen = pair.evidence
     if seen.deaf:

@@ -301,6 +301,7 @@ class Driver:
         held = run.held[effect.pair]
         assert held.flow is not None
         held.sock = sockets.materialised(held.flow, snd_nxt=effect.snd_nxt, rcv_nxt=effect.rcv_nxt)
+        held.fresh = True
 
     def _ask_kernel(self, run: Run, effect: do.AskKernel) -> None:
         held = run.held.get(effect.pair)
@@ -319,8 +320,10 @@ class Driver:
         held.watched = True
 
     def _set_ttl(self, run: Run, effect: do.SetTtl) -> None:
-        if (sock := run.held[effect.pair].sock) is not None:
-            sockets.set_ttl(sock, effect.ttl)
+        held = run.held[effect.pair]
+        if held.sock is not None:
+            sockets.set_ttl(held.sock, effect.ttl)
+            held.fresh = False
 
     def _resend(self, run: Run, effect: do.Resend) -> None:
         if self._host.raw is not None:
@@ -451,7 +454,8 @@ class Driver:
     def _take_socket(self, held: Held) -> int:
         assert held.sock is not None
         self._unwatch(held)
-        sockets.restore(held.sock, held.tag)
+        if not held.fresh:
+            sockets.restore(held.sock, held.tag)
         sock, held.sock, held.given_at = held.sock, None, self._clock()
         return sock.detach()
 

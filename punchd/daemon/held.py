@@ -16,13 +16,13 @@ class Held:
     """A pair's hold on this host. `sock` is the one that will be handed over, once there is one.
 
     A fan has no ports before one of its lanes is adopted; they are 0. `watched`: the loop was asked to watch `sock`.
-    `given_at`: when the application got the socket. `mapped`: a packet of its 4-tuple has left.
+    `fresh`: no option of `sock` was ever changed. `given_at`: when the application got the socket. `mapped`: a packet
+    of its 4-tuple has left.
     """
 
     __slots__ = (
-        "fan", "flow", "given_at", "listener", "local", "mapped", "pair", "remote", "sock", "stream", "stubborn", "tag",
-        "token",
-        "watched",
+        "fan", "flow", "fresh", "given_at", "listener", "local", "mapped", "pair", "remote", "sock", "stream",
+        "stubborn", "tag", "token", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -36,7 +36,7 @@ class Held:
         self.fan: Fan | None = None
         self.flow: native.Flow | None = None
         self.given_at: float | None = None
-        self.mapped = self.stubborn = self.watched = False
+        self.fresh = self.mapped = self.stubborn = self.watched = False
 
     @property
     def transport(self) -> str:

@@ -389,7 +389,7 @@ def repair_open(
 ) -> int:  # fmt: skip
     """An ESTABLISHED socket out of nothing; the descriptor is the caller's. ttl 0 is the kernel's default.
 
-    It is non-blocking and close-on-exec, bears IP_MINTTL 2, and SO_REUSEADDR off.
+    It is non-blocking and close-on-exec; but for the TTL, no option differs from a fresh socket's.
     """
     c = ffi.new("struct punchd_repair *")
     c.flow = ends.c[0]

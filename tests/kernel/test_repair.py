@@ -21,6 +21,7 @@ TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
 RECV_QUEUE, SEND_QUEUE = 1, 2
 ON, OFF_SILENT = 1, -1
 TCPI_LAST_ACK_RECV = 56
+ICMP, TIME_EXCEEDED = 1, 11
 
 
 def ends(local: tuple[str, int], remote: tuple[str, int]) -> native.Flow:
@@ -75,6 +76,22 @@ def test_repair_sockets_carry_data_both_ways(net: Net) -> None:
         assert b"from a" == far.recv(64)
         far.sendall(b"from b")
         assert b"from b" == near.recv(64)
+
+
+def test_a_made_socket_takes_no_notice_that_what_punchd_said_has_died(net: Net) -> None:
+    """So it bears no IP_MINTTL, and nothing has to be restored before it is handed over."""
+    with repaired(net) as (near, far), net.sniffer("a") as wire, net.sender("a") as sender:
+        (_, own), (_, aim) = near.getsockname(), near.getpeername()
+        said = native.Segment(
+            src=A, src_port=own, dst=B, dst_port=aim, seq=999, ack=9000, flags=native.FLAG_ACK, window=20550, ttl=1
+        )
+        assert 1 == sender.send([said])
+        packets = iter(lambda: wire.recv(2048) if select.select([wire], [], [], 1)[0] else None, None)
+        assert any(packet[9] == ICMP and packet[20] == TIME_EXCEEDED for packet in packets)
+        assert 0 == near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        near.sendall(b"alive")
+        far.settimeout(1)
+        assert b"alive" == far.recv(64)
 
 
 def test_repair_sockets_are_nonblocking_and_close_on_exec(net: Net) -> None:
