@@ -18,6 +18,7 @@ PICKED = (
     ("throughput", r"(tcp-\w+|udp)( of uvloop)? at 100"),
     ("throughput", r".* success"),
     ("cpu", r"tcp-midstream: daemons and kernel"),
+    ("floor", r"(floor|punchd): (daemons|of uvloop)|punchd in multiples of the floor"),
     ("latency", r"RTT (0|100), idle: (plain messages|tcp-midstream), (A|B|A early)( own share)?"),
     ("scale", r"tcp-midstream.* waiting(: daemon's memory|.* of .*, (begin one|punch))"),
     ("api", r"pings one at a time|descriptors handed over"),

@@ -45,7 +45,7 @@ class Floor(Duo):
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
-    rounds, count = (3, 500) if quick else (7, 2500)
+    rounds, count = (3, 500) if quick else (5, 2000)
     found: dict[str, list[Outcome]] = {"floor": [], "punchd": []}
     with ExitStack() as stack:
         duos = {"floor": stack.enter_context(Floor()), "punchd": stack.enter_context(Duo("linux", "linux"))}
@@ -58,6 +58,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
             **{name: partial(_punch, duo, count, found[name]) for name, duo in duos.items()},
         }
         rates = interleaved(rounds, measures, progress)
+        calls = duos["floor"].lab.a.run([str(compiled(Path(__file__).with_name("calls.c")))])
     figures = [Figure.of(f"plain, {name}", rates[name], "1/s") for name in ("uvloop", "C")]
     for name, outcomes in found.items():
         figures.append(Figure.of(f"{name}: punches", rates[name], "1/s"))
@@ -76,6 +77,8 @@ def run(*, quick: bool, progress: Progress) -> Report:
         *(Figure(f"{name}: success", sum(one.ok for one in outcomes) / (rounds * count), "x", None, at_least(1.0))
           for name, outcomes in found.items()),
     ]  # fmt: skip
+    for ns, name in (line.split(" ", 1) for line in calls.splitlines()):
+        figures.append(Figure(f"one {name}", float(ns), "ns"))
     return Report(figures, conditions={"rounds": rounds, "count": count, "concurrency": CONCURRENCY})
 
 
