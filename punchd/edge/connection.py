@@ -24,7 +24,8 @@ import termios
 from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 LINE_MAX_LEN = 65_536
 """Bytes of one line, its newline included."""
@@ -41,8 +42,7 @@ _JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True, gc=False):
     """Who connected, as the kernel knew it at connect time."""
 
     pid: int
@@ -52,8 +52,7 @@ class Credentials:
     """Supplementary groups; empty when there are more than 256."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callbacks:
+class Callbacks(msgspec.Struct, frozen=True, kw_only=True):
     """What the owner wants to know. All are called on the loop; none may block or raise."""
 
     on_line: Callable[[Connection, bytes], None]
@@ -68,8 +67,7 @@ class Callbacks:
     """The same line, saying how many lines were dropped before it."""
 
 
-@dataclass(slots=True)
-class _Outgoing:
+class _Outgoing(msgspec.Struct, gc=False):
     line: bytes
     fd: int
     """-1: none. Ours until it was sent."""
