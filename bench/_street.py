@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def built(source: Path, *more: str) -> Iterator[Path]:
 
 
 @contextmanager
-def daemon(host: Namespace, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def daemon(
+    host: Namespace, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A punchd in that host, and the path of its socket."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/punchd.sock"
@@ -60,7 +62,7 @@ def daemon(host: Namespace, *options: str) -> Iterator[tuple[subprocess.Popen[st
         with log.open("w") as written:
             process = host.popen(
                 [sys.executable, "-m", "punchd", "--socket", path, "--log-level", "warning", *options],
-                stderr=written, text=True,
+                stderr=written, text=True, env=env,
             )  # fmt: skip
         try:
             _await(path, process, log)

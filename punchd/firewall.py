@@ -10,7 +10,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 PUNCH_PORTS = (21000, 31999)
 HOOKS = {"out": ("output", "postrouting", "egress"), "in": ("ingress", "prerouting", "input")}
@@ -19,8 +21,7 @@ _FAMILIES = {"ip", "inet", "netdev"}
 _DEPTH_MAX = 16  # nftables' own limit of nested chains (NFT_JUMP_STACK_SIZE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One that punchd needs to pass. `state` is what this host's connection tracking calls it.
 
     Without an address, rules on addresses are in doubt. Ports are those that may be in it, first and last.
@@ -42,8 +43,7 @@ class Packet:
         return "sport" if self.going == "out" else "dport"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """One line of a chain; handle 0 is the chain's policy."""
 
     table: str
@@ -56,8 +56,7 @@ class Rule:
         return f"{place}: {self.text}" + (f" (handle {self.handle})" if self.handle else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True, gc=False):
     """`hook` is empty for one that others jump to."""
 
     table: str
@@ -67,8 +66,7 @@ class Chain:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ruleset:
+class Ruleset(msgspec.Struct, frozen=True, gc=False):
     """All tables; `tool` is the program that would change them."""
 
     chains: tuple[Chain, ...] = ()
@@ -82,8 +80,7 @@ class Ruleset:
         return any(re.search(r"\b(ct|masquerade|snat|dnat|redirect|conntrack)\b", text) for text in texts)
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True, gc=False):
     """The rule that drops a packet, for sure or perhaps, and the base chain in which that happens."""
 
     rule: Rule

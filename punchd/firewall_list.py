@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from punchd import firewall
 from punchd.firewall import Drop, Packet, Ruleset
@@ -20,8 +21,7 @@ _LEGACY_NAMES = Path("/proc/thread-self/net/ip_tables_names")
 _SUDO = "sudo punchctl doctor (or give punchctl CAP_NET_ADMIN)"
 
 
-@dataclass(frozen=True, slots=True)
-class Unseen:
+class Unseen(msgspec.Struct, frozen=True, gc=False):
     """What could not be looked at, why, and the line that grants it."""
 
     what: str
@@ -29,8 +29,7 @@ class Unseen:
     grant: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, gc=False):
     """All that filters here."""
 
     rulesets: tuple[Ruleset, ...] = ()

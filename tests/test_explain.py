@@ -4,9 +4,9 @@ It refuses to judge the plan; tests/core/test_plan.py does."""
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from punchd.core.plan import Times
 from punchd.explain import explained, main, record, view

@@ -28,7 +28,7 @@ def test_the_table_of_codes_is_the_codes() -> None:
 def test_the_table_of_keys_is_the_keys(call: str) -> None:
     """With what is required."""
     rows = [line.split("|") for line in section(f"### `{call}`").splitlines() if line.startswith("| `")]
-    wanted = {key.name: key.required for key in api._KEYS[api._CALLS[call]] if key.name != "id"}
+    wanted = {key.name: key.required for key in api._keys(api._CALLS[call]) if key.name != "id"}
     assert wanted == {row[1].strip(" `"): row[4].strip() == "required" for row in rows}
 
 

@@ -16,8 +16,9 @@ their way count for the caller and the host, not for the target.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 OVERDRAFT = 10
 REMEMBERED = 65_536  # buckets: those that have stood still longest are full again, so nothing is lost with them
@@ -27,16 +28,14 @@ K = TypeVar("K")
 _INSTANT_S = 1e-6  # what rounding may leave of a wait
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True, gc=False):
     """`rate` packets a second, and `burst` at once after a rest."""
 
     rate: float
     burst: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, gc=False):
     """The defaults stay below what home routers are made for: a thousand new connections at once, as a browser with
     many tabs opens after a restart, and two thousand a second after that, in tables of 16 384 entries and more."""
 

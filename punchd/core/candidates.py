@@ -11,7 +11,9 @@ no SYN, and nothing that it serves is ever connected to. Decision 0024 has the t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from punchd.core import places
 from punchd.words.addresses import is_private
@@ -26,8 +28,7 @@ TRUSTED = WITHIN | {"tcp-direct"}
 """Where the operator allows private targets, what connects to whoever listens, too: it needs no privilege."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True, gc=False):
     """`own` is where the peer sees us, and aims at in turn; `peer` is where to send. Within: no NAT comes between."""
 
     own: Place

@@ -30,10 +30,11 @@ taken for a hint: NATs that read ICMP errors at all read both transports' in one
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum, auto
 from math import inf
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from punchd.core.ttl import clearing
 from punchd.words.addresses import Endpoint

@@ -3,7 +3,7 @@ Builds no NAT: the lab's pages and models do. It refuses names and settings that
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from punchd.words.nat import STEP_MAX, Allocation, Dependence, NatClass
 

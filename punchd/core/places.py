@@ -4,7 +4,8 @@ Trusts no descriptor: it was made by the peer, or by whoever stands between; wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from punchd.words.addresses import PortRange, why_no_target
 from punchd.words.errors import Code, RequestError

@@ -19,11 +19,10 @@ measured at another time. What would harm the others is left out.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 
+import msgspec
 from msgspec.structs import replace
 
 from punchd.core import predict
@@ -90,8 +89,7 @@ class Habit(Enum):
     DRAWS = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(msgspec.Struct, frozen=True, gc=False):
     """What the rows' times hang on.
 
     now_ms      milliseconds since 1970
@@ -397,7 +395,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
         if mine is not None:
             at_ms, slack_ms = (times.called_ms, times.slack_ms) if late else (times.now_ms, 0.0)
             where = predict.window(mine, at_ms=at_ms, own=taken[0], slack_ms=slack_ms)
-            where = dataclasses.replace(where, count=where.count + own.unsure + (OWN_LATER if late else 0))
+            where = replace(where, count=where.count + own.unsure + (OWN_LATER if late else 0))
             if late and both:
                 count, guesses = _meet(mine, where.first, where.first + where.count)
             elif late and not peer.nat.forgives:  # each of our packets must find a hole
@@ -410,10 +408,10 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
             at_ms = times.heard_ms + (LATE_FAN_MS if late and primed else 0.0)
             where = predict.window(theirs, at_ms=at_ms, own=taken[1], slack_ms=times.slack_ms)
             if late and primed and not both:
-                where = dataclasses.replace(where, count=where.count + LATE_FANS * taken[1])
+                where = replace(where, count=where.count + LATE_FANS * taken[1])
             sparing = not both and not own.nat.forgives
             if sparing:  # another attempt's mappings may come after this one's
-                where = dataclasses.replace(where, first=0, count=where.first + where.count)
+                where = replace(where, first=0, count=where.first + where.count)
             if both or late:
                 turn = where.first + where.count + MARGIN
                 turn = max(turn, beyond + NEXT if both else min(beyond + NEXT, turn + MEETS_MAX - HOLES))

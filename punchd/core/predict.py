@@ -14,9 +14,11 @@ is known only if the samples themselves have wrapped; else it is taken to be 102
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, sqrt
+
+import msgspec
+from msgspec.structs import replace
 
 from punchd.words.nat import Allocation, Face, Sample
 from punchd.words.notification import Spread
@@ -32,8 +34,7 @@ _PRIOR_COUNT, _PRIOR_S = 0.5, 0.05  # Jeffreys; and nobody has an infinite rate
 _BOUNDS = (1024, 16384, 32768, 49152, 61000, 65536)  # where ranges begin and end in the field
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(msgspec.Struct, frozen=True, gc=False):
     """How a NAT counts: its last known port, and how fast others make it advance.
 
     foreign    mappings that others took between the first sample and the last
@@ -73,8 +74,7 @@ class Course:
         return self.low + offset if rising else self.high - offset
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, gc=False):
     """The turns within which the next mapping will lie: from `first`, `count` of them, most likely `centre`."""
 
     first: int

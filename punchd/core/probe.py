@@ -23,9 +23,10 @@ States: Probing -> Keeping -> Done. Keeping asks one server from slot 0 in turns
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum, auto
 from math import inf
+
+from msgspec.structs import replace
 
 from punchd.core import classify
 from punchd.core.ports import Dice

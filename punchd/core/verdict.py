@@ -6,7 +6,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from punchd.core.evidence import Evidence
 from punchd.core.pair import Pair

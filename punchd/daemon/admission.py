@@ -3,7 +3,6 @@ Performs nothing on the network and words no outcome; an attempt that it lets in
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import time
@@ -346,7 +345,7 @@ class Admission:
         if len(line) < 2:
             since = now - max(0.0, time.time() - known.face.samples[-1].at_ms / 1000)
             return replace(known, taken=tally.taken(since), unsure=tally.unsure(since))
-        face = dataclasses.replace(known.face, samples=tally.samples(step, time.time() - now))
+        face = replace(known.face, samples=tally.samples(step, time.time() - now))
         since = line[-1][0]
         return replace(known, face=face, other=None, taken=tally.taken(since), unsure=tally.unsure(since))
 
@@ -375,7 +374,7 @@ class Admission:
     def describing(self, descriptor: Descriptor) -> Descriptor:
         """What we opened ourselves meanwhile is not to look foreign to the peer."""
         tcp, udp = descriptor.tcp, descriptor.udp
-        return dataclasses.replace(
+        return replace(
             descriptor,
             tcp=tcp and self._freshest(tcp, descriptor, "tcp"),
             udp=udp and self._freshest(udp, descriptor, "udp"),
@@ -406,7 +405,7 @@ class Admission:
                 (line[1][0], known.port_of(ours - 1)),
             )
         )
-        return dataclasses.replace(face, samples=samples)
+        return replace(face, samples=samples)
 
     def _sprayed(self, address: str, since: Sample) -> int:
         """How many mappings attempts of ours have made at this NAT since this sample's."""

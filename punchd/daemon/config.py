@@ -3,7 +3,7 @@ Reads no file and no environment; __main__ does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from punchd.core.budget import Limit, Limits
 from punchd.words.addresses import PUNCH_PORTS, Endpoint, PortRange
@@ -14,8 +14,7 @@ HOLE_TTL = 2  # past one NAT: what most hosts have
 HOLE_TTL_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(msgspec.Struct, frozen=True, gc=False):
     """One daemon's settings.
 
     hole_ttl          hops after which a primer dies: past our own NATs, short of the peer's; None: as `endpoint` found

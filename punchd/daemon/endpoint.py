@@ -13,10 +13,10 @@ import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from punchd.core.mortality import told
 from punchd.core.ports import Ports

@@ -4,8 +4,9 @@ Runs no attempt and decides no technique."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+import msgspec
 
 from punchd.daemon.config import HOLE_TTL_MAX
 from punchd.edge import native, sockets
@@ -20,8 +21,7 @@ _FIND_ERRORS = (OSError, ValueError, MemoryError)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
+class Lack(msgspec.Struct, frozen=True, gc=False):
     """A capability that is missing: what was tried, what came back, the line that grants it."""
 
     capability: str
@@ -29,8 +29,7 @@ class Lack:
     grant: str
 
 
-@dataclass(slots=True)
-class Host:
+class Host(msgspec.Struct):
     """The daemon's shared descriptors; those that could not be had are None and listed in `lacks`.
 
     able: the capabilities that techniques ask for by name
@@ -49,7 +48,7 @@ class Host:
     rules: Rules | None = None
     diag: SocketDiag | None = None
     able: frozenset[str] = frozenset()
-    lacks: list[Lack] = field(default_factory=list)
+    lacks: list[Lack] = msgspec.field(default_factory=list)
 
     def close(self) -> None:
         """Give everything back, the rules first: nothing is to be queued to a queue that is gone."""

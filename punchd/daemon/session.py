@@ -170,13 +170,14 @@ class Session:
 class Call:
     """One open attempt as its caller hears of it; the driver's `Caller`."""
 
-    __slots__ = ("_asking", "_told", "id", "log", "name", "run", "secret", "session", "uid")
+    __slots__ = ("_asking", "_ended", "_told", "id", "log", "name", "run", "secret", "session", "uid")
 
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
         self.run: Run | None = None
-        """None until the attempt has taken its first step."""
-        self._told = self._asking = False
+        """None until the attempt has taken its first step, and once all is said: it knows us, and such a circle waits
+        for the collector, which hundreds of attempts do not wake."""
+        self._told = self._asking = self._ended = False
         self.log = session.log
         self.name = f"{session.connection.number}/{id_}"
         """What the log and `status` call it: the connection's number and the caller's id."""
@@ -249,14 +250,19 @@ class Call:
         self._final()
         if outcome.code not in (Code.CANCELLED, Code.SHUTTING_DOWN):
             self._remember(ok=False)
+        if self._ended:
+            self.run = None
 
     def _remember(self, *, ok: bool) -> None:
         if self.run is not None:
             self.session._service.admission.ended(self.uid, self.run.attempt, ok=ok)
 
     def ended(self) -> None:
+        self._ended = True
         self._final()
         self.session._service.ended(self)
+        if not self._asking:
+            self.run = None
 
     def _final(self) -> None:
         if not self._told and not self._asking:

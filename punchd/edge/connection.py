@@ -3,7 +3,8 @@ It refuses to know what a line means: requests, ids and the wording of errors ar
 
 Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
 Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
-while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due:
+while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due;
+to lines of which more wait for their turn, after HOLD_S: each time that a flooding caller is woken costs the others.
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -21,16 +22,19 @@ import os
 import socket
 import sys
 import termios
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 LINE_MAX_LEN = 65_536
 """Bytes of one line, its newline included."""
 UNREAD_MAX_LEN = 262_144
-LINES_PER_WAKE = 8
-"""So few that a caller with one request at a time waits for a flooding one no longer than for two of its own."""
+LINES_PER_WAKE = 4
+"""So few that a caller with one request at a time waits for a flooding one no longer than for one of its own."""
+HOLD_S = 0.0005
 STUCK_S = 10.0
 RETRY_S = 0.01
 """Until the next try while too many descriptors are in flight on this host."""
@@ -41,8 +45,7 @@ _JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True, gc=False):
     """Who connected, as the kernel knew it at connect time."""
 
     pid: int
@@ -52,8 +55,7 @@ class Credentials:
     """Supplementary groups; empty when there are more than 256."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callbacks:
+class Callbacks(msgspec.Struct, frozen=True, kw_only=True):
     """What the owner wants to know. All are called on the loop; none may block or raise."""
 
     on_line: Callable[[Connection, bytes], None]
@@ -68,8 +70,7 @@ class Callbacks:
     """The same line, saying how many lines were dropped before it."""
 
 
-@dataclass(slots=True)
-class _Outgoing:
+class _Outgoing(msgspec.Struct, gc=False):
     line: bytes
     fd: int
     """-1: none. Ours until it was sent."""
@@ -114,7 +115,9 @@ class Connection:
         self._writing = False
         self._parting: asyncio.Handle | None = None
         self._answering = False
-        """The owner has the only line there is; what it says leaves when it is done."""
+        """The owner has lines of the caller's; when what it says leaves is seen to when it is done."""
+        self._held_s: float | None = None
+        """Since when output may wait for the answers to further lines."""
         self._stuffed = False
         self._finishing = False
         self._retry: asyncio.TimerHandle | None = None
@@ -133,8 +136,8 @@ class Connection:
         if not (self._writing or self._retry is not None):
             if self.unread_len > _JOIN_MAX_LEN:
                 self._flush()
-            elif self._parting is None and not self._answering:
-                self._parting = self._loop.call_soon(self._flush)
+            elif not self._answering:
+                self._part()
         if self.unread_len > UNREAD_MAX_LEN:
             self._drop_oldest()
             self._stuff()
@@ -145,6 +148,7 @@ class Connection:
             return
         self._finishing = True
         self._read_off()
+        self._part()
         if not self._output:
             self.close()
         elif self._stuck is None:
@@ -152,10 +156,16 @@ class Connection:
 
     def close(self) -> None:
         """Close at once; what the kernel does not take at once is lost, descriptors included."""
-        if self._parting is not None or (self._answering and self._output):
+        if self._output and not (self._writing or self._retry is not None):
             self._flush()
+        self._shut()
+
+    def _shut(self) -> None:
         if self.closed:
             return
+        if self._parting is not None:
+            self._parting.cancel()
+            self._parting = None
         self.closed = True
         self._read_off()
         self._write_off()
@@ -234,6 +244,17 @@ class Connection:
     def _hand_on(self) -> None:
         """Give the owner its lines; what is too much for one turn waits for the loop's next one."""
         self._turn = None
+        self._answering = True
+        more = self._give()
+        self._answering = False
+        now = time.monotonic()
+        if self._held_s is None:
+            self._held_s = now
+        if not more or now > self._held_s + HOLD_S:
+            self._part()
+
+    def _give(self) -> bool:
+        """Whether there is to be another turn."""
         for _ in range(min(len(self._lines), LINES_PER_WAKE)):
             line = self._lines.popleft()
             if self._skipping:
@@ -243,10 +264,11 @@ class Connection:
             else:
                 self._callbacks.on_overlong(self)
             if self.closed or self._finishing:
-                return
+                return False
             if self._stuffed:
                 break
         self._read_more()
+        return self._turn is not None
 
     def _read_more(self) -> None:
         """Lines that are here already first, then the socket; a line that is too long is let go at once."""
@@ -264,8 +286,14 @@ class Connection:
 
     # output
 
+    def _part(self) -> None:
+        """Write at the end of the loop's turn, unless the kernel is waited for."""
+        if self._output and self._parting is None and not (self._writing or self._retry is not None):
+            self._parting = self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
         """Write until the queue is empty or the kernel takes no more."""
+        self._held_s = None
         if self._parting is not None:
             self._parting.cancel()
             self._parting = None
@@ -346,7 +374,7 @@ class Connection:
             self._loop.remove_writer(self._socket.fileno())
 
     def _broken(self, error: OSError) -> None:
-        self.close()
+        self._shut()
         if error.errno not in _GONE:
             raise error
 

@@ -6,24 +6,23 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _ROUTES, _NEIGHBOURS = Path("/proc/net/route"), Path("/proc/net/arp")
 _UP = 1  # linux/route.h, RTF_UP
 _UNRESOLVED = "00:00:00:00:00:00"
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(msgspec.Struct, frozen=True, gc=False):
     """Home networks share their prefixes, so it takes the gateway's MAC to tell one from another."""
 
     prefix: str
     gateway_mac: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
+class _Route(msgspec.Struct, frozen=True, gc=False):
     interface: str
     destination: int
     mask: int

@@ -8,9 +8,10 @@ ValueError where bytes or values could not be what they were given for.
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
+
+import msgspec
 
 from punchd._native import ffi, lib
 
@@ -53,8 +54,7 @@ def _spelled(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET, packed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A TCP segment's headers. payload_len is known of parsed ones; built ones carry no payload."""
 
     src: str

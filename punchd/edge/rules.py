@@ -39,10 +39,13 @@ The kernel removes a table with the owner flag when the netlink socket that made
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from typing import Any
 
+from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
 from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_NEWCHAIN,
     NFT_MSG_NEWRULE,
@@ -82,7 +85,11 @@ _KINDS = {
     "chain": (nft_chain_msg, NFT_MSG_NEWCHAIN),
     "rule": (nft_rule_msg, NFT_MSG_NEWRULE),
 }
+_BEGIN, _END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _ENOENT = 2
+
+_Object = tuple[str, dict[str, Any]]
+"""A kind, and its attributes."""
 
 
 class Rules:
@@ -94,8 +101,8 @@ class Rules:
     def __init__(self, ports: PortRange, queue: int | None) -> None:
         self.name = f"punchd-{os.getpid()}"
         self._ports = ports
-        self._socket: Any = NFTSocket()
         self.queue_expression: str | None = None
+        self._socket: Any = NFTSocket()
         try:
             self._make(queue)
         except NetlinkError as error:
@@ -107,22 +114,29 @@ class Rules:
         self._socket.close()
 
     def _make(self, queue: int | None) -> None:
-        self._add("table", name=self.name, flags=_OWNER)
-        self._add("set", name="closed", table=self.name, **_CLOSED)
-        self._add("chain", name="out", table=self.name, type="filter", policy=_ACCEPT, hook=_hook(_HOOK_OUTPUT))
+        self._add(self._objects())
+        for spelling, expression in _questions(queue).items():
+            try:
+                self._add([self._rule("in", *self._exceeded(), expression)])
+            except NetlinkError as error:
+                if error.code != _ENOENT or spelling == "target":
+                    raise
+            else:
+                self.queue_expression = spelling
+                return
+
+    def _add(self, objects: list[_Object]) -> None:
+        """In one transaction, for each waits until no packet is in the old rules.
+        pyroute2's own helpers make one of each object, and can't spell sets of tuples."""
+        messages = [_message(kind, attributes) for kind, attributes in objects]
+        self._socket.nlm_request_batch([_edge(_BEGIN), *messages, _edge(_END)])
+
+    def _objects(self) -> list[_Object]:
+        """All but the question: the table first, and what others name before them."""
         fin = [*self._tcp_from_us(), *_flags(_FIN, _FIN)]
         rst = [*self._tcp_from_us(), *_flags(_RST | _ACK, _RST)]
-        for rule in (
-            [*fin, *_load_tuple(), _expr("dynset", set_name="closed", op=1, sreg_key=_REG)],
-            [*rst, _expr("meta", key=_META_SKUID, dreg=_REG), _compare(bytes(4), op=_AT_LEAST), _verdict(_ACCEPT)],
-            [*rst, *_load_tuple(), _expr("lookup", set="closed", sreg=_REG), _verdict(_ACCEPT)],
-            [*rst, _expr("counter"), _verdict(_DROP)],
-        ):
-            self._add("rule", table=self.name, chain="out", expressions=rule)
-        self._add("chain", name="in", table=self.name, type="filter", policy=_ACCEPT, hook=_hook(_HOOK_INPUT))
         crafted = [*self._tcp(2), *_flags(_FIN | _SYN | _RST | _ACK, _SYN), _load(_TRANSPORT, 14, 2)]
         window = struct.pack("!H", WINDOWS[Signal.FIRE])
-        self._add("rule", table=self.name, chain="in", expressions=[*crafted, _compare(window), _verdict(_DROP)])
         primer = struct.pack("!BH", _ACK, WINDOWS[Signal.PRIME])
         quoted = [
             *self._exceeded(),
@@ -133,30 +147,28 @@ class Rules:
             _load(_TRANSPORT, 41, 3),
             _compare(primer),
         ]
-        self._add("rule", table=self.name, chain="in", expressions=[*quoted, _verdict(_DROP)])
-        if queue is not None:
-            self._queue_rule(queue)
+        return [
+            ("table", {"name": self.name, "flags": _OWNER}),
+            ("set", {"name": "closed", "table": self.name, **_CLOSED}),
+            self._chain("out", _HOOK_OUTPUT),
+            self._rule("out", *fin, *_load_tuple(), _expr("dynset", set_name="closed", op=1, sreg_key=_REG)),
+            self._rule(
+                "out", *rst, _expr("meta", key=_META_SKUID, dreg=_REG), _compare(bytes(4), op=_AT_LEAST),
+                _verdict(_ACCEPT),
+            ),
+            self._rule("out", *rst, *_load_tuple(), _expr("lookup", set="closed", sreg=_REG), _verdict(_ACCEPT)),
+            self._rule("out", *rst, _expr("counter"), _verdict(_DROP)),
+            self._chain("in", _HOOK_INPUT),
+            self._rule("in", *crafted, _compare(window), _verdict(_DROP)),
+            self._rule("in", *quoted, _verdict(_DROP)),
+        ]  # fmt: skip
 
-    def _add(self, kind: str, **attributes: Any) -> None:
-        """One object, in a transaction of its own. pyroute2's public helpers can't spell sets of tuples."""
-        message, command = _KINDS[kind]
-        self._socket._command(message, {"add": command}, "add", {"kwarg": attributes})
+    def _chain(self, name: str, hook: int) -> _Object:
+        at = {"attrs": [("NFTA_HOOK_HOOKNUM", hook), ("NFTA_HOOK_PRIORITY", _MANGLE)]}
+        return "chain", {"name": name, "table": self.name, "type": "filter", "policy": _ACCEPT, "hook": at}
 
-    def _queue_rule(self, queue: int) -> None:
-        """`queue` where the kernel has it, else the same by xtables' NFQUEUE target (revision 3, padded info)."""
-        spellings = {
-            "queue": _expr("queue", num=queue, total=1, flags=1),
-            "target": _expr("target", name="NFQUEUE", rev=3, info=struct.pack("=HHH2x", queue, 1, 1)),
-        }
-        for spelling, expression in spellings.items():
-            try:
-                self._add("rule", table=self.name, chain="in", expressions=[*self._exceeded(), expression])
-            except NetlinkError as error:
-                if error.code != _ENOENT or spelling == "target":
-                    raise
-            else:
-                self.queue_expression = spelling
-                return
+    def _rule(self, chain: str, *expressions: Any) -> _Object:
+        return "rule", {"table": self.name, "chain": chain, "expressions": list(expressions)}
 
     def _exceeded(self) -> list[Any]:
         """ICMP time-exceeded that quotes a packet from a port of our range, if without IP options."""
@@ -182,8 +194,31 @@ class Rules:
         ]
 
 
-def _hook(number: int) -> dict[str, Any]:
-    return {"attrs": [("NFTA_HOOK_HOOKNUM", number), ("NFTA_HOOK_PRIORITY", _MANGLE)]}
+def _questions(queue: int | None) -> dict[str, Any]:
+    """`queue` where the kernel has it, else the same by xtables' NFQUEUE target (revision 3, padded info)."""
+    if queue is None:
+        return {}
+    return {
+        "queue": _expr("queue", num=queue, total=1, flags=1),
+        "target": _expr("target", name="NFQUEUE", rev=3, info=struct.pack("=HHH2x", queue, 1, 1)),
+    }
+
+
+def _message(kind: str, attributes: dict[str, Any]) -> Any:
+    make, command = _KINDS[kind]
+    message = make()
+    message["header"]["type"] = NFNL_SUBSYS_NFTABLES << 8 | command
+    message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
+    message["nfgen_family"] = socket.AF_INET
+    message["attrs"] = [(make.name2nla(name), value) for name, value in attributes.items()]
+    return message
+
+
+def _edge(kind: int) -> Any:
+    message = nfgen_msg()
+    message["res_id"] = NFNL_SUBSYS_NFTABLES
+    message["header"]["type"], message["header"]["flags"] = kind, NLM_F_REQUEST
+    return message
 
 
 def _expr(kind: str, **attributes: Any) -> dict[str, Any]:

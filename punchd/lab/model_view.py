@@ -4,7 +4,8 @@ It refuses to know what no packet shows, unless the kind is named as a class as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from punchd.core import classify, nicknames
 from punchd.lab.model_kinds import By, Ending, Kind

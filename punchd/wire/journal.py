@@ -12,7 +12,6 @@ attempt's begin(). Effects are kept as they were written: a replay compares them
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -36,8 +35,7 @@ EVENTS: Final[dict[str, type[Any]]] = {
 Written = tuple[str, dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What an attempt was made of. Initiators have no notification; responders have the last six lines only.
 
     The ports an initiator drew are those of its OpenPair effects.
@@ -60,8 +58,7 @@ class Head:
     runnable: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One step as it was written. No event: the beginning."""
 
     at: float

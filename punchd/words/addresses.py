@@ -4,9 +4,10 @@ Resolves no names and asks no kernel."""
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
+
+import msgspec
 
 
 @lru_cache(maxsize=4096)
@@ -21,8 +22,7 @@ def parse_address(text: str) -> str:
     return str(address)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, gc=False, order=True):
     """A transport address (RFC 8445): an IP address and a port; port 0 means "not known"."""
 
     address: str
@@ -42,8 +42,7 @@ class Endpoint:
         return f"{self.address}:{self.port}" if self.port else self.address
 
 
-@dataclass(frozen=True, slots=True)
-class PortRange:
+class PortRange(msgspec.Struct, frozen=True, gc=False):
     """Ports `low` to `high`, both included."""
 
     low: int

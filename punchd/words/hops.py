@@ -3,20 +3,18 @@ Holds no behaviour; a datagram that is to die on the way is named by its TTL."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .events import DeadlinePassed
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True, gc=False):
     """Send one datagram of this TTL towards the target; what becomes of it is told by HopHeard, or by nobody."""
 
     ttl: int
 
 
-@dataclass(frozen=True, slots=True)
-class HopHeard:
+class HopHeard(msgspec.Struct, frozen=True, gc=False):
     """`sender` says that the datagram of this TTL died there, or the target itself that it has arrived."""
 
     ttl: int
@@ -27,8 +25,7 @@ class HopHeard:
 HopEvent = HopHeard | DeadlinePassed
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True, gc=False):
     """Who spoke up at one TTL."""
 
     ttl: int
@@ -38,8 +35,7 @@ class Hop:
     """None where the datagram had to be repeated: nobody knows which one was answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True, gc=False):
     """What the hops say of the own NATs.
 
     ttl       the smallest TTL that is sure to clear all of them; None where no hop outside of them spoke up
@@ -53,8 +49,7 @@ class Way:
     hops: tuple[Hop, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(msgspec.Struct, frozen=True, gc=False):
     """What the hops say of a peer's NATs.
 
     short    the largest TTL that is sure to stay short of all of them; None where nobody on the way spoke up

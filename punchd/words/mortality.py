@@ -3,23 +3,21 @@ Holds no behaviour: core/mortality.py knows the order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .events import DeadlinePassed
 from .hops import Hop
 from .probing import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class AskFor:
+class AskFor(msgspec.Struct, frozen=True, gc=False):
     """Send a Binding request; `port`: from the second socket, to be answered there (RFC 5780, section 7.5)."""
 
     transaction: bytes
     port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Provoke:
+class Provoke(msgspec.Struct, frozen=True, gc=False):
     """Send from the first socket what nobody answers, and what dies after so many hops; told by Died, or by nobody."""
 
     ttl: int
@@ -28,21 +26,18 @@ class Provoke:
 MortalityEffect = AskFor | Provoke
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True, gc=False):
     """The server's answer; `second`: at the second socket."""
 
     answer: Answer
     second: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Died:
+class Died(msgspec.Struct, frozen=True, gc=False):
     """A time exceeded has come back to the first socket: it has crossed the NAT."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sounded:
+class Sounded(msgspec.Struct, frozen=True, gc=False):
     """Who answers on the way to the server; told once."""
 
     hops: tuple[Hop, ...]

@@ -3,8 +3,9 @@ Measures nothing and concludes nothing: core/classify.py does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from .addresses import Endpoint
 
@@ -30,8 +31,7 @@ class Allocation(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class NatClass:
+class NatClass(msgspec.Struct, frozen=True, gc=False):
     """One transport's behaviour; TCP and UDP differ, so nobody has just one. None: not known.
 
     step           from one new mapping to the next, negative when ports fall; 0 unless sequential
@@ -53,8 +53,7 @@ class NatClass:
     forgives: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, gc=False):
     """One mapping that the NAT made: when, for which port of the host, and which public port it took."""
 
     at_ms: int
@@ -63,8 +62,7 @@ class Sample:
     public_port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Face:
+class Face(msgspec.Struct, frozen=True, gc=False):
     """How a host looks from outside, over one transport, from the one port that it keeps for punching."""
 
     local_port: int
@@ -74,8 +72,7 @@ class Face:
     """In the order of time, all at `public.address`; none where ports are preserved: nothing is to be predicted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(msgspec.Struct, frozen=True, gc=False):
     """What a peer needs to know of a host before it punches towards it. At least one face.
 
     host     the host's own address, for peers behind the same NAT

@@ -3,7 +3,6 @@ Knows no encoding: wire/peer.py turns it into bytes and back."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import msgspec
@@ -34,8 +33,7 @@ class Opening(IntEnum):
     CALLED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(msgspec.Struct, frozen=True, gc=False):
     """Ports that stand in for one: `count` of them, `step` apart, from `first`. A `first` of 0: anywhere."""
 
     first: int
@@ -43,8 +41,7 @@ class Spread:
     step: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Fan:
+class Fan(msgspec.Struct, frozen=True, gc=False):
     """What a technique of many 4-tuples tells the responder.
 
     targets    the initiator's public ports, at which the responder aims
@@ -59,8 +56,7 @@ class Fan:
     meets: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Syn:
+class Syn(msgspec.Struct, frozen=True, gc=False):
     """The initiator's SYN as captured, for tcp-syni: what a forged copy must repeat."""
 
     seq: int
@@ -88,16 +84,14 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """The responder waits for this offer's initiator, on this port of its own; 0: the one that was named."""
 
     offer: int
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SecondMessage:
+class SecondMessage(msgspec.Struct, frozen=True, gc=False):
     """The optional second message, from the responder: these offers are ready; the others need no call."""
 
     nonce: bytes

@@ -4,7 +4,6 @@ Holds findings, not their wording in JSON."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -31,11 +30,10 @@ class Punched(msgspec.Struct, frozen=True, gc=False):
     tries: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, gc=False):
     """No connection; `cause` holds what the packets said, per technique."""
 
     code: str
     message: str
     advice: str
-    cause: Mapping[str, object] = field(default_factory=dict)
+    cause: Mapping[str, object] = msgspec.field(default_factory=dict)

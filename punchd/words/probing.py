@@ -3,7 +3,7 @@ Holds no behaviour; `slot` numbers the probe's local ports, 0 is the one that wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .addresses import Endpoint
 from .events import Cancelled, DeadlinePassed
@@ -12,16 +12,14 @@ from .nat import Face, Sample
 TRANSACTION_LEN = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """CHANGE-REQUEST (RFC 5780, section 7.2): please answer from another port, and from another address."""
 
     address: bool
     port: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A Binding response. `mapped` is None in an error response, `error` in any other."""
 
     transaction: bytes
@@ -31,8 +29,7 @@ class Answer:
     error: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeptPort:
+class KeptPort(msgspec.Struct, frozen=True, gc=False):
     """A port that an `endpoint` request holds, and that punches may share."""
 
     transport: str
@@ -43,45 +40,39 @@ class KeptPort:
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class OpenPort:
+class OpenPort(msgspec.Struct, frozen=True, gc=False):
     """Take a free local port for the slot; answered by PortOpened or PortFailed."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClosePort:
+class ClosePort(msgspec.Struct, frozen=True, gc=False):
     """Close the slot's port with all its connections."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True, gc=False):
     """TCP only: connect from the slot's port; answered by Reached or LineEnded."""
 
     slot: int
     server: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
+class HangUp(msgspec.Struct, frozen=True, gc=False):
     """TCP only: close that connection."""
 
     slot: int
     server: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(msgspec.Struct, frozen=True, gc=False):
     """TCP only: let the slot's port be called; whoever does is told by Called."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """Send a Binding request; answered by Answered, by LineEnded, or not at all."""
 
     slot: int
@@ -90,22 +81,19 @@ class Ask:
     change: Change | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True, gc=False):
     """Tell the caller of one mapping as soon as it is seen."""
 
     observation: Observation
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """Tell the caller what was found, or that it has changed since."""
 
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True, gc=False):
     """Tell the caller that the mapping is no longer confirmed by any server."""
 
 
@@ -115,32 +103,28 @@ ProbeEffect = OpenPort | ClosePort | Dial | HangUp | Listen | Ask | Observed | F
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PortOpened:
+class PortOpened(msgspec.Struct, frozen=True, gc=False):
     """The slot has this port."""
 
     slot: int
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class PortFailed:
+class PortFailed(msgspec.Struct, frozen=True, gc=False):
     """No port could be had for the slot."""
 
     slot: int
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
+class Reached(msgspec.Struct, frozen=True, gc=False):
     """The TCP connection stands."""
 
     slot: int
     server: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class LineEnded:
+class LineEnded(msgspec.Struct, frozen=True, gc=False):
     """The connection failed or was closed, or the kernel refused to send there."""
 
     slot: int
@@ -148,8 +132,7 @@ class LineEnded:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """A Binding response came in; `source` is who sent it."""
 
     slot: int
@@ -157,8 +140,7 @@ class Answered:
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(msgspec.Struct, frozen=True, gc=False):
     """TCP only: somebody has connected to the slot's port, and the connection is closed again."""
 
     slot: int
@@ -171,8 +153,7 @@ ProbeEvent = PortOpened | PortFailed | Reached | LineEnded | Answered | Called |
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """The raw datum beside every verdict: what one server saw of one local port."""
 
     transport: str
@@ -188,16 +169,14 @@ class Observation:
         return Sample(self.at_ms, self.local.port, self.public.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(msgspec.Struct, frozen=True, gc=False):
     """A server that did not answer, and why if anybody said."""
 
     server: Endpoint
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, gc=False):
     """All that one transport's probe has to say; without a face, no server answered."""
 
     transport: str

@@ -3,9 +3,10 @@ It refuses to parse or to judge: wire/api builds these, the daemon decides about
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
+
+import msgspec
 
 from .nat import Descriptor
 
@@ -24,8 +25,7 @@ class Transport(StrEnum):
     UDP = "udp"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a host is seen from outside; a port only where its mapping is known beforehand."""
 
     address: str
@@ -38,8 +38,7 @@ class Place:
         return self.address if self.port is None else f"{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Initiate:
+class Initiate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Start an attempt; punchd answers with a notification for the peer."""
 
     id: str
@@ -57,8 +56,7 @@ class Initiate:
     """One-way delay of the side channel, when the caller knows it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Respond:
+class Respond(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Act on a peer's notification."""
 
     id: str
@@ -70,8 +68,7 @@ class Respond:
     secret: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Hand an open attempt the peer's optional second message."""
 
     id: str
@@ -79,8 +76,7 @@ class Notify:
     notification: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindEndpoint:
+class FindEndpoint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Find how this host looks from outside; the call is named `endpoint`."""
 
     id: str
@@ -94,23 +90,20 @@ class FindEndpoint:
     """A peer's descriptor: find the largest TTL that stays short of its NATs, too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """End an open attempt or a kept endpoint."""
 
     id: str
     attempt: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Tell what runs."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Tell what can work here and what is missing."""
 
     id: str

@@ -3,9 +3,8 @@ It refuses to send: tests/lab/test_hostile.py counts packets."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from punchd.core import places
 from punchd.words.addresses import PUNCH_PORTS, Endpoint

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
 from ipaddress import IPv4Network
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from punchd.core import plan
 from punchd.core.initiating import Initiating

@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import resource
+import select
 import socket
 import struct
 import subprocess
@@ -505,6 +506,71 @@ def test_one_chatterbox_does_not_starve_the_others(run: Any) -> None:
             await until(lambda: 2 in order)
             assert order.index(2) <= 4 * connection_module.LINES_PER_WAKE
             await until(lambda: len(order) == 30001)
+
+    run(story)
+
+
+@pytest.mark.parametrize("hold_s", [10.0, 0.0])
+def test_answers_wait_for_those_to_lines_that_are_here(
+    run: Any, monkeypatch: pytest.MonkeyPatch, hold_s: float
+) -> None:
+    """A flooding caller that is woken for each turn's answers takes the other core from those it floods out."""
+    monkeypatch.setattr(connection_module, "HOLD_S", hold_s)
+
+    async def story(house: House) -> None:
+        early: list[bytes] = []
+
+        def answer(connection: Connection, line: bytes) -> None:
+            if len(house.lines) == 64 and select.select([client], [], [], 0)[0]:
+                early.append(client.recv(65536))
+            connection.send(b"pong\n")
+
+        house.on_line = answer
+        with house.client() as client:
+            client.send(b"ping\n" * 64)
+            await until(lambda: len(house.lines) == 64)
+            assert (hold_s == 0.0) == bool(early)
+            rest = b""
+            while len(b"".join(early) + rest) < 5 * 64:
+                rest += await read(client)
+
+    run(story)
+
+
+def test_a_farewell_takes_what_waited_along(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn that would have sent it never comes."""
+    monkeypatch.setattr(connection_module, "HOLD_S", 10.0)
+
+    async def story(house: House) -> None:
+        def answer(connection: Connection, line: bytes) -> None:
+            connection.send(b"pong\n")
+            if len(house.lines) == 2:
+                asyncio.get_running_loop().call_soon(connection.finish)
+
+        house.on_line = answer
+        with house.client() as client:
+            client.send(b"ping\n" * 64)
+            await until(lambda: house.events)
+            assert b"pong\n" * len(house.lines) == await read(client)
+            assert ["closed"] == house.events
+
+    run(story)
+
+
+def test_an_answer_to_a_caller_that_is_gone_closes_once(run: Any) -> None:
+    """It is too long to wait for the end of the line's turn, and fails within it."""
+
+    async def story(house: House) -> None:
+        client = house.client()
+
+        def answer(connection: Connection, line: bytes) -> None:
+            client.close()
+            connection.send(b"x" * 70_000 + b"\n")
+
+        house.on_line = answer
+        client.send(b"status\n")
+        await until(lambda: house.events)
+        assert ["closed"] == house.events
 
     run(story)
 

@@ -7,12 +7,12 @@ import os
 import random
 import socket
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from punchd.edge import native
 from punchd.edge.native import Flow, Flows, Segment, build, parse, retouch

@@ -6,9 +6,9 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from netns import A, B, Net, fresh_port, icmp_error
 
 from punchd.edge import native

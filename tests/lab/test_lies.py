@@ -9,10 +9,10 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from duo import Talker
+from msgspec.structs import replace
 from running import Daemon
 from tap import Tap
 

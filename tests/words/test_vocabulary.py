@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import punchd
 from punchd.words import effects, events, notification, outcomes, requests
 from punchd.words.events import BY_WINDOW, WINDOWS, Flags, Signal
 
@@ -38,9 +39,8 @@ def words_of(module: object) -> set[type]:
 def test_words_are_values(module: object) -> None:
     """A journal keeps them, two threads of thought share them: nobody may change one."""
     for word in words_of(module):
-        config = getattr(word, "__struct_config__", None) or word.__dataclass_params__
-        assert config.frozen
-        assert "__slots__" in vars(word) or issubclass(word, msgspec.Struct)  # which has slots
+        assert issubclass(word, msgspec.Struct)
+        assert word.__struct_config__.frozen
 
 
 @pytest.mark.parametrize("module", UNIONS)
@@ -70,3 +70,10 @@ def test_flags_are_plain_numbers() -> None:
     for name in ("SYN", "ACK", "RST", "SYN_ACK"):
         assert int is type(getattr(events, name))
     assert Flags.SYN | Flags.ACK == events.SYN_ACK
+
+
+@pytest.mark.parametrize("floor", ["words", "core", "wire", "edge", "daemon"])
+def test_no_floor_has_dataclasses(floor: str) -> None:
+    """Each would be compiled anew at each start of the daemon (decision 0031)."""
+    folder = Path(punchd.__file__).parent / floor
+    assert [] == [path.name for path in folder.rglob("*.py") if "@dataclass" in path.read_text(encoding="utf-8")]

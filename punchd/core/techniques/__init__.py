@@ -4,8 +4,9 @@ Decides nothing: core/plan.py chooses among them."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
+
+import msgspec
 
 from punchd.core.pair import Pair, Script
 from punchd.core.techniques import (
@@ -20,8 +21,7 @@ from punchd.core.techniques import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Technique:
+class Technique(msgspec.Struct, frozen=True):
     """`needs`: capabilities of the host, as named by `ping`, without which it can't run.
 
     `knocks`: primed, it opens no hole, so the responder's first packet is a stray at the initiator's NAT.

@@ -1,0 +1,40 @@
+"""What a connection keeps of its attempts.
+Punches nothing: service and connection are stand-ins that say yes to everything."""
+
+from __future__ import annotations
+
+from unittest.mock import MagicMock
+
+from punchd.daemon.run import Run
+from punchd.daemon.session import Call
+from punchd.words.outcomes import Failed
+
+FAILED = Failed("time-up", "no answer", "")
+
+
+def a_call(*, blamed: bool = False) -> Call:
+    session = MagicMock()
+    session._service.blame.concerns.return_value = blamed
+    call = Call(session, "1", 0, None)
+    call.run = Run(MagicMock(), call, None)
+    return call
+
+
+def test_an_attempt_that_is_over_is_let_go_of_at_once() -> None:
+    """A run knows its caller: such a circle stays until the collector comes, after a thousand attempts."""
+    call = a_call()
+    call.failed(FAILED)
+    call.ended()
+    assert call.run is None
+
+
+def test_an_attempt_whose_failure_is_looked_into_is_kept_until_it_is_told() -> None:
+    """The retry's memory wants to know which attempt it was."""
+    call = a_call(blamed=True)
+    call.failed(FAILED)
+    call.ended()
+    attempt = call.run and call.run.attempt
+    ((_, _, tell), _) = call.session._service.blame.find.call_args
+    tell(FAILED)
+    call.session._service.admission.ended.assert_called_once_with(0, attempt, ok=False)
+    assert call.run is None
