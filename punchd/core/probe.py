@@ -15,8 +15,9 @@ All questions are STUN Binding requests (RFC 8489) from few local ports, the pro
              shows, the pairs apart in time so that foreign traffic shows too.
 
 Over UDP a request is repeated after 0.5 s, doubling, at most 7 times until any server has answered and 3 times
-from then on: the net works, so silence is an answer. Over TCP a server gets as long as those 3. A question is open
-until it is answered, or given up with a cause; when none is open, or at `expires`, the finding is made.
+from then on: the net works, so silence is an answer. Over TCP a server gets as long as those 3, and is asked again each
+second, as often (docs/decisions/0028). A question is open until it is answered, or given up with a cause; when none is
+open, or at `expires`, the finding is made.
 
 States: Probing -> Keeping -> Done. Keeping asks one server from slot 0 in turns; when it is silent, the next one.
 """
@@ -59,6 +60,7 @@ from punchd.words.probing import (
 )
 
 RTO_S = 0.5  # RFC 8489, section 6.2.1
+REASK_S = 1.0  # over TCP
 RTO_NEAR_S = 0.1  # the least where the round trip was measured
 SENDS_MAX = 7
 SENDS_HEARD_MAX = 3
@@ -239,6 +241,7 @@ class Probe:
             for waiting in self._questions:
                 if waiting.sends or waiting.dialled:
                     waiting.due = min(waiting.due, self._now + LINE_PATIENCE_S)
+                    waiting.until = min(waiting.until, self._now + LINE_PATIENCE_S)
         return observation
 
     def _explore(self, server: Endpoint, other: Endpoint | None) -> None:
@@ -318,10 +321,12 @@ class Probe:
                 self._opening.add(question.slot)
                 self._effects.append(OpenPort(question.slot))
         elif self.transport == "udp":
-            if question.sends < (SENDS_HEARD_MAX if self._observations else SENDS_MAX):
+            if question.sends < self._sends_max():
                 self._ask(question)
             else:
                 self._give_up(question, f"no answer to {question.sends} requests")
+        elif question.sends and self._now < question.until:
+            self._ask(question)
         elif question.dialled:
             self._give_up(question, "no answer" if question.sends else "no connection")
         else:
@@ -340,9 +345,15 @@ class Probe:
                 question.asked_at = self._now
             question.due = self._now + question.rto_s * 2 ** (question.sends - 1)
         else:
-            question.due = self._patience()
+            question.until = self._patience() if question.sends == 1 else question.until
+            last = question.sends >= self._sends_max() or question.purpose in CHANGES  # each of these is a call
+            again = inf if last else self._now + REASK_S
+            question.due = min(question.until, again)
         change = CHANGES.get(question.purpose)
         self._effects.append(Ask(question.slot, question.server, question.transaction, change))
+
+    def _sends_max(self) -> int:
+        return SENDS_HEARD_MAX if self._observations else SENDS_MAX
 
     def _patience(self) -> float:
         """Until when a TCP server is waited for."""

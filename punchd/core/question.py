@@ -5,6 +5,7 @@ It refuses to ask, and to know the time: core/probe.py does both.
 from __future__ import annotations
 
 from enum import Enum, auto
+from math import inf
 
 from punchd.words.addresses import Endpoint
 from punchd.words.probing import Answer, Change
@@ -34,6 +35,7 @@ class Question:
 
     __slots__ = (
         "answered", "asked_at", "cause", "dialled", "due", "purpose", "rto_s", "sends", "server", "slot", "transaction",
+        "until",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +43,7 @@ class Question:
     ) -> None:
         self.purpose, self.slot, self.server, self.transaction = purpose, slot, server, transaction
         self.due, self.rto_s = due, rto_s
+        self.until = inf  # over TCP, once it is asked: then it is given up
         self.sends = 0
         self.asked_at = due
         self.answered = self.dialled = False
