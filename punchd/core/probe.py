@@ -15,8 +15,9 @@ All questions are STUN Binding requests (RFC 8489) from few local ports, the pro
              shows, the pairs apart in time so that foreign traffic shows too.
 
 Over UDP a request is repeated after 0.5 s, doubling, at most 7 times until any server has answered and 3 times
-from then on: the net works, so silence is an answer. Over TCP a server gets as long as those 3. A question is open
-until it is answered, or given up with a cause; when none is open, or at `expires`, the finding is made.
+from then on: the net works, so silence is an answer. Over TCP a server gets as long as those 3, and is asked again each
+second, as often (docs/decisions/0028). A question is open until it is answered, or given up with a cause; when none is
+open, or at `expires`, the finding is made.
 
 States: Probing -> Keeping -> Done. Keeping asks one server from slot 0 in turns; when it is silent, the next one.
 """
@@ -30,6 +31,7 @@ from msgspec.structs import replace
 
 from punchd.core import classify
 from punchd.core.ports import Dice
+from punchd.core.question import CHANGES, SILENCES, Purpose, Question, misfit, verdict
 from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.events import Cancelled, DeadlinePassed
 from punchd.words.nat import SAMPLES_MAX, Allocation, Dependence, Face, NatClass
@@ -39,7 +41,6 @@ from punchd.words.probing import (
     Answered,
     Ask,
     Called,
-    Change,
     ClosePort,
     Dial,
     Finding,
@@ -60,6 +61,7 @@ from punchd.words.probing import (
 )
 
 RTO_S = 0.5  # RFC 8489, section 6.2.1
+REASK_S = 1.0  # over TCP
 RTO_NEAR_S = 0.1  # the least where the round trip was measured
 SENDS_MAX = 7
 SENDS_HEARD_MAX = 3
@@ -85,50 +87,11 @@ class State(Enum):
     DONE = auto()
 
 
-class Purpose(Enum):
-    """What an answer will tell."""
-
-    MAPPING = auto()
-    ACQUAINT = auto()
-    OTHER_ADDRESS = auto()
-    OTHER_PORT = auto()
-    SAMPLE = auto()
-    KEEP = auto()
-
-
-_CHANGES = {
-    Purpose.OTHER_ADDRESS: Change(address=True, port=True),
-    Purpose.OTHER_PORT: Change(address=False, port=True),
-}
 _HOME, _FAR, _NEAR, _FIRST_SAMPLE = 0, 1, 2, 3
 _TESTS = {
     _NEAR: Purpose.OTHER_PORT,
     _FAR: Purpose.OTHER_ADDRESS,
 }  # a NAT that blocks would end the former by the latter
-_CALL_FAILED = 447  # RFC 6062, section 6.2: Connection Timeout or Failure
-_SILENCES = {"udp": "no answer", "tcp": "called in vain"}  # over TCP a server that can't call may be silent, too
-
-
-class Question:
-    """One Binding request to one server from one slot. `cause` is set once it is given up."""
-
-    __slots__ = (
-        "answered", "asked_at", "cause", "dialled", "due", "purpose", "rto_s", "sends", "server", "slot", "transaction",
-    )  # fmt: skip
-
-    def __init__(
-        self, purpose: Purpose, slot: int, server: Endpoint, *, transaction: bytes, due: float, rto_s: float
-    ) -> None:
-        self.purpose, self.slot, self.server, self.transaction = purpose, slot, server, transaction
-        self.due, self.rto_s = due, rto_s
-        self.sends = 0
-        self.asked_at = due
-        self.answered = self.dialled = False
-        self.cause: str | None = None
-
-    @property
-    def open(self) -> bool:
-        return not self.answered and self.cause is None
 
 
 class Probe:
@@ -241,10 +204,10 @@ class Probe:
                 break
         else:
             return  # late, doubled, or nobody's
-        why = _misfit(question, event.source, answer)
+        why = misfit(question, event.source, answer)
         if why is not None:
             self._give_up(question, why)
-            if self.transport == "tcp" and why != _SILENCES["tcp"]:  # it may drop what came along with this one
+            if self.transport == "tcp" and why != SILENCES["tcp"]:  # it may drop what came along with this one
                 for other in self._of_line(question.slot, question.server):
                     self._give_up(other, why)
             return
@@ -263,7 +226,7 @@ class Probe:
     def _on_called(self, event: Called) -> None:
         """Only the server's own ends count: anybody may call an open port."""
         for question in self._of_slot(event.slot):
-            if question.purpose in _CHANGES and self._twins is not None and event.source.port != question.server.port:
+            if question.purpose in CHANGES and self._twins is not None and event.source.port != question.server.port:
                 question.answered = question.answered or event.source.address == self._twins[1].address
 
     def _observe(self, question: Question, answer: Answer) -> Observation:
@@ -279,6 +242,7 @@ class Probe:
             for waiting in self._questions:
                 if waiting.sends or waiting.dialled:
                     waiting.due = min(waiting.due, self._now + LINE_PATIENCE_S)
+                    waiting.until = min(waiting.until, self._now + LINE_PATIENCE_S)
         return observation
 
     def _explore(self, server: Endpoint, other: Endpoint | None) -> None:
@@ -310,7 +274,7 @@ class Probe:
         if not tests and not busy:
             self._plan(Purpose.ACQUAINT, _NEAR, Endpoint(second.address, server.port))
             self._plan(Purpose.ACQUAINT, _FAR, server)
-        elif tests and not any(question.open or question.purpose in _CHANGES for question in tests):
+        elif tests and not any(question.open or question.purpose in CHANGES for question in tests):
             # the distance is known: silence need not take long
             rtts_s = [seen.rtt_ms / 1000 for seen in self._observations if seen.rtt_ms is not None]
             rto_s = min(RTO_S, max(RTO_NEAR_S, 3 * max(rtts_s, default=RTO_S)))
@@ -358,10 +322,12 @@ class Probe:
                 self._opening.add(question.slot)
                 self._effects.append(OpenPort(question.slot))
         elif self.transport == "udp":
-            if question.sends < (SENDS_HEARD_MAX if self._observations else SENDS_MAX):
+            if question.sends < self._sends_max():
                 self._ask(question)
             else:
                 self._give_up(question, f"no answer to {question.sends} requests")
+        elif question.sends and self._now < question.until:
+            self._ask(question)
         elif question.dialled:
             self._give_up(question, "no answer" if question.sends else "no connection")
         else:
@@ -380,9 +346,15 @@ class Probe:
                 question.asked_at = self._now
             question.due = self._now + question.rto_s * 2 ** (question.sends - 1)
         else:
-            question.due = self._patience()
-        change = _CHANGES.get(question.purpose)
+            question.until = self._patience() if question.sends == 1 else question.until
+            last = question.sends >= self._sends_max() or question.purpose in CHANGES  # each of these is a call
+            again = inf if last else self._now + REASK_S
+            question.due = min(question.until, again)
+        change = CHANGES.get(question.purpose)
         self._effects.append(Ask(question.slot, question.server, question.transaction, change))
+
+    def _sends_max(self) -> int:
+        return SENDS_HEARD_MAX if self._observations else SENDS_MAX
 
     def _patience(self) -> float:
         """Until when a TCP server is waited for."""
@@ -438,8 +410,8 @@ class Probe:
     def _filtering(self) -> Dependence:
         asked = {question.purpose: question for question in self._questions}
         return classify.filtering(
-            other_address=_verdict(asked.get(Purpose.OTHER_ADDRESS), _SILENCES[self.transport]),
-            other_port=_verdict(asked.get(Purpose.OTHER_PORT), _SILENCES[self.transport]),
+            other_address=verdict(asked.get(Purpose.OTHER_ADDRESS), SILENCES[self.transport]),
+            other_port=verdict(asked.get(Purpose.OTHER_PORT), SILENCES[self.transport]),
         )
 
     def _close(self, *, from_slot: int) -> None:
@@ -473,27 +445,3 @@ class Probe:
         effects = self._effects[:]
         self._effects.clear()
         return effects
-
-
-def _misfit(question: Question, source: Endpoint, answer: Answer) -> str | None:
-    """Why this response does not answer the question; None if it does."""
-    if answer.error == _CALL_FAILED:
-        return _SILENCES["tcp"]
-    if answer.error is not None:
-        return f"error {answer.error}"
-    if answer.mapped is None or not answer.mapped.port:
-        return "an answer without an address"
-    change = _CHANGES.get(question.purpose)
-    if change is None:
-        return None if source == question.server else f"answered by {source}"
-    moved = (source.address != question.server.address, source.port != question.server.port)
-    return None if moved == (change.address, change.port) else "change-request ignored"
-
-
-def _verdict(question: Question | None, silence: str) -> bool | None:
-    """Whether the changed answer came; None: not asked, or asked of a server that does not play."""
-    if question is None:
-        return None
-    if question.answered:
-        return True
-    return False if question.cause is not None and question.cause.startswith(silence) else None

@@ -354,15 +354,17 @@ class _Side:
             return
         if came is None:
             return
-        head += came
-        try:
-            length = wire.message_len(bytes(head)) if came else None
-        except ValueError as error:
-            self._end_line(slot, line, str(error))
-            return
         if not came:
             self._end_line(slot, line, "closed by the server")
-        elif length is not None and len(head) >= length:
+        head += came
+        while line in self._heads:  # two answers may come as one
+            try:
+                length = wire.message_len(bytes(head))
+            except ValueError as error:
+                self._end_line(slot, line, str(error))
+                return
+            if length is None or len(head) < length:
+                return
             message = bytes(head[:length])
             del head[:length]
             self._on_message(slot, message, line.server)

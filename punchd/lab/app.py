@@ -178,7 +178,10 @@ class Application:
         while (reply := await self._daemon.queue(id_).get())["status"] == "progress":
             if reply["stage"] == "found":
                 return reply
-        raise Unprepared(reply["code"], reply["message"])
+        code = reply["code"]
+        if code == "no-answer":  # a cell keeps its codes alone
+            code = ": ".join([code, *(one["cause"] for side in reply["cause"].values() for one in side["silent"])])
+        raise Unprepared(code, reply["message"])
 
     async def _relay(self, number: int, attempt: str) -> None:
         """Hand the peer's later messages to the open attempt."""

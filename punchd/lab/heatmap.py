@@ -1,7 +1,8 @@
 """Draws the matrix: cells to SVG and PNG, a panel for each transport and each set of conditions.
 
-It refuses to run or to judge; and it draws auto alone, since the other techniques are means to it. The background
-stays transparent and the words grey, so that a page may be light or dark.
+It refuses to run or to judge; and it draws auto alone, since the other techniques are means to it, and no conditions
+twice, with the hosts' own conntrack and without. The background stays transparent and the words grey, so that a page
+may be light or dark.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 from matplotlib import rc_context
@@ -29,7 +31,7 @@ _DPI = 110
 
 def draw(cells: Sequence[Cell], kind: str) -> bytes:
     """The picture as `svg` or `png`; in its description is `digest`, which tells whether it is out of date."""
-    shown = sorted((cell for cell in cells if cell.technique == "auto"), key=lambda cell: cell.key)
+    shown = _shown(cells)
     if not shown:
         raise ValueError("there is no cell of auto to draw")
     conditions = sorted({cell.conditions for cell in shown})
@@ -52,13 +54,16 @@ def draw(cells: Sequence[Cell], kind: str) -> bytes:
 
 
 def digest(cells: Sequence[Cell]) -> str:
-    """Of what is drawn: the cells of auto with their counts."""
-    told = sorted(
-        (cell.conditions, cell.transport, cell.a, cell.b, cell.ok, cell.runs)
-        for cell in cells
-        if cell.technique == "auto"
-    )
+    """Of what is drawn: its cells with their counts."""
+    told = sorted((cell.conditions, cell.transport, cell.a, cell.b, cell.ok, cell.runs) for cell in _shown(cells))
     return f"{len(told)} cells, sha256 {hashlib.sha256(msgspec.json.encode(told)).hexdigest()}"
+
+
+def _shown(cells: Sequence[Cell]) -> list[Cell]:
+    auto = [cell for cell in cells if cell.technique == "auto"]
+    known = {cell.conditions for cell in auto}
+    twins = {one for one in known if one.hosts_conntrack and replace(one, hosts_conntrack=False) in known}
+    return sorted((cell for cell in auto if cell.conditions not in twins), key=lambda cell: cell.key)
 
 
 def _panel(panel: Axes, cells: Sequence[Cell], names: Sequence[str], title: str) -> None:

@@ -101,11 +101,12 @@ def matrix(
 
 
 @click.command("record")
-@click.option("--resume", is_flag=True, help="Go on with a record that was interrupted.")
+@click.option("--resume", is_flag=True, help="Go on with what was interrupted, or add what the record lacks.")
 @_effort
 def record_(jobs: int, resume: bool, **effort: Any) -> None:
-    """Make docs/matrix.json and its pictures anew: auto, TCP and UDP, without delay and with."""
+    """Make docs/matrix.json, its pictures and its rows in the README anew: auto, TCP and UDP, under all conditions."""
     _gently(lambda: record.record(_made(**effort), jobs=jobs, console=_console(), resume=resume))
+    record.tell()
     _draw(record.RECORD, record.RECORD.with_suffix(""))
 
 

@@ -137,8 +137,13 @@ class Nat:
         return (
             frozenset((flow, session.memory()) for flow, session in self._sessions.items()),
             frozenset((key, mapping.public) for key, mapping in self._by_inside.items()),
-            frozenset(self._known), frozenset(self._blocked), frozenset(self._occupied), self._counted,
+            frozenset(self._known), self.punished, frozenset(self._occupied), self._counted,
         )  # fmt: skip
+
+    @property
+    def punished(self) -> frozenset[str]:
+        """Who has been blocked for strays, be it over by now."""
+        return frozenset(self._blocked)
 
     def life_s(self, packet: Carried, now: float, remote: str = "") -> float:
         """How long the session of this packet from inside lives without another."""

@@ -1,4 +1,4 @@
-"""The recorded matrix: which cells it holds, how it is made anew, and whether a fresh one is worse.
+"""The recorded matrix: which cells it holds, how it is made anew and told, and whether a fresh one is worse.
 
 It refuses to forgive: a cell that was whole may not miss one run. One that was not is worse when chance alone would
 bring so few successes less than once in a hundred times.
@@ -18,9 +18,11 @@ from .matrix import Plan, matrix, tasks
 from .pages import KINDS
 from .worker import Effort
 
-RECORD = Path(__file__).parents[2] / "docs" / "matrix.json"
+_ROOT = Path(__file__).parents[2]
+RECORD, README = _ROOT / "docs" / "matrix.json", _ROOT / "README.md"
+BEGIN, END = "<!-- matrix: begin -->\n", "<!-- matrix: end -->\n"
 
-CONDITIONS = (Conditions(), Conditions(delay_ms=100, loss=0.02))
+CONDITIONS = (Conditions(), Conditions(hosts_conntrack=True), Conditions(delay_ms=100, loss=0.02))
 
 QUICK = (
     ("linux-noloose", "linux-reject"),
@@ -75,14 +77,34 @@ def late(fresh: Iterable[Cell]) -> list[str]:
 
 
 def record(effort: Effort, *, jobs: int, console: Console, resume: bool, path: Path = RECORD) -> None:
-    """Make the recorded matrix anew, under all its conditions; it takes the old one's place when it is whole."""
+    """Make the recorded matrix anew, under all its conditions; it takes the old one's place when it is whole.
+
+    With `resume`, what was interrupted goes on; where nothing was, the record gets what it lacks.
+    """
     fresh = path.with_suffix(".fresh")
     if not resume:
         fresh.unlink(missing_ok=True)
+    elif not fresh.exists() and path.exists():
+        fresh.write_bytes(path.read_bytes())
     for number, conditions in enumerate(CONDITIONS, 1):
         console.print(f"{number} of {len(CONDITIONS)}: {conditions.say()}")
         matrix(whole(conditions, effort), path=fresh, jobs=jobs, console=console, resume=True)
     fresh.replace(path)
+
+
+def section(recorded: Iterable[Cell]) -> str:
+    """What stands between the README's marks: a row for each of the conditions, also for one not recorded yet."""
+    counted = [cell for cell in recorded if cell.technique == "auto" and not cell.excepted]
+    rows = [_row(conditions, [cell for cell in counted if cell.conditions == conditions]) for conditions in CONDITIONS]
+    head = "| | connected in each run | of single runs | of these on the first try |\n|---|---|---|---|\n"
+    return head + "".join(rows)
+
+
+def tell(path: Path = README) -> None:
+    """Put the record's section into the README."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    told = before + BEGIN + section(cells.read(RECORD)) + END + rest.partition(END)[2]
+    path.write_text(told, encoding="utf-8")
 
 
 def accept(effort: Effort, *, jobs: int, console: Console, path: Path, tell: Callable[[str], None] = print) -> int:
@@ -105,6 +127,19 @@ def accept(effort: Effort, *, jobs: int, console: Console, path: Path, tell: Cal
         tell(f"MISS  {complaint}")
     tell(f"{len(complaints)} misses")
     return len(complaints)
+
+
+def _row(conditions: Conditions, found: list[Cell]) -> str:
+    if not found:
+        return f"| {conditions.say()} | not recorded yet | | |\n"
+    every, ok, first = (sum(counts) for counts in zip(*map(_counts, found), strict=True))
+    shares = f"{100 * ok / sum(one.runs for one in found):.1f} % | {100 * first / max(ok, 1):.1f} %"
+    return f"| {conditions.say()} | {every} of {len(found)} cells | {shares} |\n"
+
+
+def _counts(one: Cell) -> tuple[int, int, int]:
+    """Whole, successes, those on the first try."""
+    return int(one.ok == one.runs), one.ok, one.first_try or 0
 
 
 def _chance(cell: Cell, was: Cell) -> float:

@@ -137,6 +137,7 @@ class Street:
         named: tuple[Endpoint, ...] = (FIRST,),
         rtt_s: float = 0.02,
         loss: float = 0.0,
+        drops: tuple[int, ...] = (),
         jitter_s: float = 0.0,
         seed: int = 1,
         keep: bool = False,
@@ -146,6 +147,9 @@ class Street:
     ) -> None:
         self.nat, self.servers = nat or Nat(), servers or Servers()
         self.rtt_s, self.loss, self.jitter_s, self.dice = rtt_s, loss, jitter_s, random.Random(seed)
+        self.drops = drops
+        """The numbers of questions that are lost; over TCP, of those whose answer waits for another one behind it."""
+        self._stuck: dict[tuple[int, Endpoint], list[Answered]] = {}
         self.now = 100.0
         self.asked: list[tuple[float, Ask]] = []
         self.told: list[ProbeEffect] = []
@@ -230,6 +234,9 @@ class Street:
         assert ask.slot in self.open
         doubled = any((at, one.slot, one.server) == (self.now, ask.slot, ask.server) for at, one in self.asked)
         self.asked.append((self.now, ask))
+        dropped = len(self.asked) - 1 in self.drops
+        if dropped and self.probe.transport == "udp":
+            return
         if doubled and not self.servers.pipelines and self.probe.transport == "tcp":
             return
         port = self._ports[ask.slot]
@@ -241,7 +248,10 @@ class Street:
         if source is None or not self.nat.lets_in(port, source) or self.dice.random() < self.loss:
             return
         rtt_s = self.rtt_s + self.dice.random() * self.jitter_s
-        self._later(rtt_s, Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second)))
+        stuck = self._stuck.setdefault((ask.slot, ask.server), [])
+        stuck.append(Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second)))
+        while stuck and not dropped:
+            self._later(rtt_s, stuck.pop(0))
 
     def _call(self, ask: Ask, source: Endpoint | None) -> None:
         """Over TCP: from another port than those that are known, as the example server does."""

@@ -18,6 +18,7 @@ from punchd.core.attempt import Attempt
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.model import World
 from punchd.lab.model_kinds import KINDS, Ports
+from punchd.lab.model_nat import Nat
 from punchd.lab.model_peer import Daemon
 from punchd.words.effects import Effect, HandOver, Resend, Tell
 from punchd.words.events import DeadlinePassed, Event
@@ -56,7 +57,7 @@ class Judge:
         if isinstance(a, Punched) and isinstance(b, Punched):
             if not self._is_one_connection(a, b):
                 self.complaints.append(f"a has {a}, b has {b}")
-            elif not a.technique.startswith("udp") and not result.exchanged and self._setting["loss"] < 0.5:
+            elif not (a.technique.startswith("udp") or result.exchanged or self._is_excused(world)):
                 self.complaints.append("both have it, and it carries nothing")
         allowed = 0.0
         for daemon in (world.a, world.b):
@@ -73,6 +74,11 @@ class Judge:
         """By its ports, where NATs keep them; else its data must tell."""
         same_a = a.local.port == b.remote.port or not _keeps_ports(self._setting["kind_a"])
         return same_a and (a.remote.port == b.local.port or not _keeps_ports(self._setting["kind_b"]))
+
+    def _is_excused(self, world: World) -> bool:
+        """What is proven may be cut off afterwards, by a NAT that punishes strays which were under way by then."""
+        boxes = [box for side in (0, 1) for box in world.net.boxes(side)]
+        return self._setting["loss"] >= 0.5 or any(isinstance(box, Nat) and box.punished for box in boxes)
 
     def _watch(self, daemon: Daemon, attempt: Attempt) -> None:
         before = attempt.deadline
@@ -247,6 +253,9 @@ VECTORS: dict[str, dict[str, Any]] = {
     },
     "B's COMMIT could not be sent, and its caller never heard of the connection": {
         "kind_a": "linux", "kind_b": "linux", "techniques": ["tcp-simopen"], "faults_b": {3: "host-refused"},
+    },
+    "half of 0.3 s was over before the proof: A's strays had NAT B block what was proven then": {
+        "kind_a": "blacklist", "kind_b": "blacklist", "wake_ms": 90.0, "timeout_s": 0.3, "speaks": "a",
     },
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 
 import pytest
 from fakenat import A1, A2, EPOCH_MS, FIRST, HOST, OTHER, PUBLIC, Nat, Servers, Street
@@ -33,7 +34,7 @@ def test_mapping_and_allocation_are_found_apart(transport: str, mapping: Depende
 
 
 @BOTH
-def test_port_keeping_nat_costs_no_further_ports(transport: str) -> None:
+def test_port_keeping_seencosts_no_further_ports(transport: str) -> None:
     """The usual home router: nothing is to be predicted, so nothing is sampled."""
     street = Street(transport)
     face = street.run().face
@@ -98,7 +99,7 @@ def test_strays_are_asked_for_after_the_mapping_is_known(transport: str) -> None
 
 
 @BOTH
-def test_nat_that_blocks_who_sends_strays_hides_nothing_but_filtering(transport: str) -> None:
+def test_seenthat_blocks_who_sends_strays_hides_nothing_but_filtering(transport: str) -> None:
     """The mapping is known by then, and the server that keeps it is heard as before."""
     street = Street(transport, Nat(blocks=True), keep=True)
     face = street.run(until_s=100).face
@@ -349,6 +350,33 @@ def test_loss_never_makes_a_wrong_mapping(transport: str, seed: int, loss: float
         assert face.nat.allocation in {Allocation.RANDOM, Allocation.UNKNOWN}
 
 
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("rtt_s", [0.02, 0.1, 0.2])
+@pytest.mark.parametrize(
+    "nat", [(Dependence.INDEPENDENT, Allocation.PRESERVING), (Dependence.ADDRESS_AND_PORT, Allocation.RANDOM)]
+)
+def test_two_lost_packets_cost_time_and_nothing_of_the_finding(
+    transport: str, nat: tuple[Dependence, Allocation], rtt_s: float
+) -> None:
+    """Whichever two they are: each question goes out three times, and all that within the caller's usual time."""
+
+    def found(*drops: int) -> Street:
+        street = Street(transport, Nat(nat[0], allocation=nat[1]), rtt_s=rtt_s, drops=drops)
+        street.run()
+        return street
+
+    whole = found()
+    assert whole.finding.face is not None
+    for first, second in combinations(range(len(whole.asked) + 2), 2):
+        street = found(first, second)
+        assert street.finding.face is not None
+        wanted, seen = whole.finding.face.nat, street.finding.face.nat
+        assert (wanted.mapping, wanted.allocation) == (seen.mapping, seen.allocation), (first, second)
+        assert transport == "tcp" or wanted == seen  # its calls take 2 s, for which time may lack
+        assert street.now - whole.now < 2.1  # over UDP 0.5 s and 1 s, over TCP 1 s each
+
+
 # -- keeping -----------------------------------------------------------------------------------------------------------
 
 
@@ -369,7 +397,7 @@ def test_kept_mapping_is_refreshed_from_the_same_port_until_cancelled(transport:
 
 
 @BOTH
-def test_symmetric_nat_is_no_moving_mapping(transport: str) -> None:
+def test_symmetric_seenis_no_moving_mapping(transport: str) -> None:
     """Each server sees another port there, whoever answered first: only a server's own view can change."""
     nat = Nat(Dependence.ADDRESS_AND_PORT, allocation=Allocation.RANDOM)
     street = Street(transport, nat, named=(FIRST, OTHER), jitter_s=0.05, keep=True)
@@ -418,7 +446,7 @@ def test_closed_tcp_connection_is_made_again_from_the_same_port() -> None:
     assert 1 == sum(isinstance(word, (Found, Lost)) for word in street.told)
 
 
-def test_host_without_nat_is_independent_by_any_server() -> None:
+def test_host_without_seenis_independent_by_any_server() -> None:
     """Where nothing is translated, one server is enough to say so."""
 
     class NoNat(Nat):

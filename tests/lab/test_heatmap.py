@@ -6,6 +6,7 @@ It refuses to judge beauty.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -58,6 +59,13 @@ def test_each_condition_has_a_row_of_panels() -> None:
     both = draw([*CELLS, cell(delay_ms=100.0, loss=0.02)], "svg").decode()
     assert ">UDP, 100 ms one way, 2 % lost<" in both
     assert 4 == len(re.findall(">A, who calls<", both))
+
+
+def test_hosts_with_conntrack_have_a_row_where_nothing_else_is_drawn() -> None:
+    """They change hardly a cell: the same panels twice would hide that."""
+    held = [replace(one, hosts_conntrack=True, ok=1) for one in CELLS]
+    assert draw(CELLS, "svg") == draw([*CELLS, *held], "svg")
+    assert ">UDP, 0 ms one way, hosts drop INVALID<" in draw(held, "svg").decode()
 
 
 def test_without_auto_there_is_nothing_to_draw() -> None:

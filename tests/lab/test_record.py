@@ -1,4 +1,4 @@
-"""A matrix that is worse than the recorded one is told, cell by cell; and the record is what its pictures show.
+"""A matrix that is worse than the recorded one is told, cell by cell; and the record is what pictures and README show.
 
 It refuses to run the whole: `./dev lab accept --matrix` does. A few pairs of it are run here.
 """
@@ -18,7 +18,21 @@ from punchd.lab import cells
 from punchd.lab.cells import TRANSPORTS, Cell, Conditions
 from punchd.lab.matrix import matrix
 from punchd.lab.pages import KINDS
-from punchd.lab.record import CONDITIONS, QUICK, RECORD, accept, late, misses, record, whole, worse
+from punchd.lab.record import (
+    BEGIN,
+    CONDITIONS,
+    END,
+    QUICK,
+    README,
+    RECORD,
+    accept,
+    late,
+    misses,
+    record,
+    section,
+    whole,
+    worse,
+)
 from punchd.lab.worker import Effort
 
 
@@ -67,14 +81,30 @@ def test_nearly_all_successes_come_on_the_first_try() -> None:
     assert ["1 cells do not say what came on the first try"] == late([*exact, cell(first_try=None)])
 
 
-def test_record_holds_every_pair_under_every_condition() -> None:
+def test_record_holds_every_pair_under_each_of_its_conditions() -> None:
     """A cell that is missing would never be worse."""
     recorded = {cell.key for cell in cells.read(RECORD)}
-    for conditions in CONDITIONS:
+    held = {conditions for *_, conditions in recorded}
+    assert {Conditions()} <= held <= set(CONDITIONS)
+    for conditions in held:
         networks = whole(conditions, Effort()).networks()
         wanted = {(one.a, one.b, *task, conditions) for one in networks for task in one.tasks}
         assert len(KINDS) ** 2 * len(TRANSPORTS) == len(wanted)
         assert set() == wanted - recorded
+
+
+def test_readme_says_what_is_recorded_and_what_is_not() -> None:
+    """Conditions that nobody has recorded must not pass for others, nor those of a record get lost unseen."""
+    found = README.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    assert section(cells.read(RECORD)) == found, "./dev lab record writes both"
+
+
+def test_row_counts_what_is_no_guess() -> None:
+    """Cells in which both sides must guess would drown the news."""
+    recorded = [cell(), cell("linux", "cone", ok=10), cell("random", "random", ok=0), cell(technique="udp", ok=0)]
+    *_, plain, dropping, _ = section(recorded).splitlines()
+    assert "| 0 ms one way | 1 of 2 cells | 75.0 % | 100.0 % |" == plain
+    assert "| 0 ms one way, hosts drop INVALID | not recorded yet | | |" == dropping
 
 
 def _every(**more: int) -> list[Cell]:
@@ -111,6 +141,8 @@ def test_new_record_takes_the_old_ones_place_only_when_it_is_whole(tmp_path: Pat
     record(Effort(), jobs=1, console=quiet, resume=True, path=path)
     assert {20} == {one.ok for one in cells.read(path)}
     assert ["m.json"] == [one.name for one in tmp_path.iterdir()]
+    record(Effort(), jobs=1, console=quiet, resume=True, path=path)
+    assert fresh == sorted(cells.read(path), key=fresh.index), "what a record has is not run again"
 
 
 @pytest.mark.slow
