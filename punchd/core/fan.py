@@ -43,6 +43,7 @@ from punchd.words.events import (
     RST,
     SYN,
     SYN_ACK,
+    Called,
     DeadlinePassed,
     Located,
     SegmentSeen,
@@ -71,7 +72,10 @@ def initiator(pair: Pair, every_s: float) -> Script:
     event = None
     if opening is not Opening.PRIMED:
         event = yield from pair.bides(hits)
-        if (event is None or not hits(event)) and (yield from _has_passed(pair, _aim(pair))):
+        if isinstance(event, Called) and event.port:
+            pair.meets = event.port
+            pair.lanes.aim(event.port)
+        if (event is None or not hits(event)) and (yield from _has_passed(pair)):
             event = yield from pair.until(hits)
     if event is None or not hits(event):
         rounds = _holes(pair, every_s) if opening is Opening.PRIMED else _rounds()
@@ -93,7 +97,7 @@ def responder(pair: Pair, every_s: float) -> Script:
     """The other side; it may be hit on several lanes before it is answered on one."""
     _number(pair)
     assert pair.offer.fan is not None
-    if (yield from _has_passed(pair, pair.offer.fan.meets)):
+    if (yield from _has_passed(pair)):
         yield from pair.until(never)
 
     def ready() -> None:
@@ -113,25 +117,35 @@ def responder(pair: Pair, every_s: float) -> Script:
     yield from pair.until(never)
 
 
-def _has_passed(pair: Pair, port: int) -> Generator[None, ScriptEvent, bool]:
-    """Whether the port where the peer's holes aim is gone, or far; else we open as many as it takes to get there."""
-    if not port:
+def _has_passed(pair: Pair) -> Generator[None, ScriptEvent, bool]:
+    """Whether the port where the peer's holes aim is gone, or far; else we open as many as it takes to get there.
+
+    A responder that calls names a port of its own.
+    """
+    port = _sought(pair)
+    if port is None:
         return False
     pair.do(Locate, port)
     event = yield from pair.until(lambda event: isinstance(event, Located))
     if not isinstance(event, Located) or not event.known:
         return False
+    if not port:
+        pair.meets = event.port
     if event.most < 0 or event.least >= MEETS_MAX:
         return True
     pair.lanes.widen(min(event.most + 1 + SPARE, MEETS_MAX))
     return False
 
 
-def _aim(pair: Pair) -> int:
-    """The port of ours at which all of the peer's holes aim, where our NAT counts; 0: there is none."""
+def _sought(pair: Pair) -> int | None:
+    """The port of ours at which all of the peer's aim, where our NAT is to be brought there; 0: we shall name it."""
     fan = pair.offer.fan
     assert fan is not None
-    return fan.targets.first if fan.meets and fan.targets.count == 1 else 0
+    if not fan.meets or fan.targets.count > 1:
+        return None
+    if pair.terms.initiating:
+        return None if pair.offer.opening is Opening.PRIMED else fan.targets.first
+    return 0 if pair.waits else fan.meets
 
 
 def _holes(pair: Pair, every_s: float) -> Iterator[Round]:
@@ -154,7 +168,7 @@ def _contact(pair: Pair, word: Signal, rounds: Iterator[Round], wanted: Wanted, 
     for number, ttl, pause_s in rounds:
         for burst in pair.lanes.bursts(number):
             pair.lanes.note(burst, pair.now, number=number)
-            event = yield from _spray(pair, word, burst, ttl, wanted)
+            event = yield from _spray(pair, word, burst, ttl, wanted, number)
             if not isinstance(event, DeadlinePassed):
                 return event
         ready()
@@ -165,8 +179,11 @@ def _contact(pair: Pair, word: Signal, rounds: Iterator[Round], wanted: Wanted, 
     return (yield from pair.until(wanted))
 
 
-def _spray(pair: Pair, word: Signal, burst: Burst, ttl: int | None, wanted: Wanted) -> Waiting:
-    """One burst, as soon as the budget has it, and the pause behind it."""
+def _spray(pair: Pair, word: Signal, burst: Burst, ttl: int | None, wanted: Wanted, number: int) -> Waiting:
+    """One burst, as soon as the budget has it, and the pause behind it.
+
+    Where our NAT is to be brought to a port, it is no longer where it was when the budget has it.
+    """
     first = SYN if _handshakes(pair) else ACK
     while True:
         _send(pair, word, burst, flags=first, ttl=ttl)
@@ -176,6 +193,11 @@ def _spray(pair: Pair, word: Signal, burst: Burst, ttl: int | None, wanted: Want
         event = yield from pair.until(wanted, within_s=event.for_s)
         if not isinstance(event, DeadlinePassed):
             return event
+        if number == 0 and _sought(pair) is not None:
+            if (yield from _has_passed(pair)):
+                return (yield from pair.until(wanted))
+            (burst,) = pair.lanes.bursts(number)
+            pair.lanes.note(burst, pair.now)
 
 
 def _fires_back(pair: Pair, event: ScriptEvent) -> bool:
@@ -239,7 +261,14 @@ def _adopt(pair: Pair, event: ScriptEvent) -> None:
     pair.fired_at, pair.reach_at = pair.lanes.sent_at(lane), pair.now
     if pair.terms.initiating:
         pair.fired_at = pair.reach_at = None  # its round trip begins with the ANSWER
-    pair.do(Adopt, *lane, ttl=pair.hole, seq=pair.snd_nxt or 0)
+    pair.do(Adopt, *lane, ttl=pair.hole, seq=pair.snd_nxt or 0, public=_public(pair))
+
+
+def _public(pair: Pair) -> int:
+    """What our NAT that counts has made of the lane that was found: the one port at which the peer's aim, or 0."""
+    theirs = 0 if pair.offer.fan is None or pair.offer.fan.targets.count > 1 else pair.offer.fan.targets.first
+    own, peers = (theirs, pair.meets) if pair.terms.initiating else (pair.meets, theirs)
+    return own if pair.meets and pair.aim_port == peers else 0
 
 
 def _establish(pair: Pair) -> None:

@@ -158,7 +158,7 @@ class Initiating(Attempt):
                 moved = replace(pair.offer, responder_port=ready.port)
                 again = Candidate(moved, pair.own_port, ready.port, pair.after_s, remote=pair.remote)
                 pair = self._start(again, index=pair.index)
-            pair.feed(Called(pair.index), self.now)
+            pair.feed(Called(pair.index, ready.port if pair.meets else 0), self.now)
 
     def _take_over(self, pair: Pair) -> None:
         self._report_losers(pair)

@@ -62,14 +62,17 @@ row, a second round of each, and what waits."""
 SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
 HOLES, PROBES = 256, 1024
 GUESSES = 256
-OWN_LATER = 64
-"""Mappings that other attempts and probes of ours make until the peer calls."""
+OWN_LATER, MEET_LATER = 64, 320
+"""Mappings that other attempts and probes of ours make until the peer calls, and where they are fans that meet."""
+
+OWN_MARGIN = 20
+"""Where fans meet, by so many, or twice, a window is wider: by what it leaves out all fans at work would miss."""
 
 SPARE = 3
 """Holes of a fan whose local port somebody else on this host may have."""
 
-NEXT = 64
-"""As many, before it comes from where we meet to where we meet next."""
+NEXT, NEXT_MAX = 64, 128
+"""As many, before it comes from where we meet to where we meet next: more than others may have taken unseen."""
 
 MARGIN = 32
 """Mappings that a peer may have made without our knowledge before it comes to the port where we meet."""
@@ -264,7 +267,7 @@ def meet(offer: Offer, ports: Ports, remote: str = "") -> Candidate:
     if offer.fan is None:
         return Candidate(offer, offer.responder_port, offer.initiator_port, remote=remote)
     own, aims = offer.fan.sources, offer.fan.targets
-    seed = ports.seed(MEETS_MAX if offer.fan.meets else ROUNDS * own.count)
+    seed = ports.seed(MEETS_MAX // 2 if offer.fan.meets else ROUNDS * own.count)  # few need all
     return Candidate(offer, _only(own), _only(aims), own=own, aims=aims, seed=seed, remote=remote)
 
 
@@ -368,9 +371,9 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     """Rows with a fan of holes at each NAT that counts: where one guess may miss, many neighbours won't.
 
     Where both count, ours aim at one port that is surely ahead of the peer's counter, and the peer, who knows better
-    where that is, brings its NAT there (core/tally.py). A second fan aims behind the first one's port. Unless our
-    mappings are known to outlive a time exceeded, others wait until the peer has opened its own holes; then it is we
-    who bring our NAT to the port where these aim.
+    where that is, brings its NAT there (core/tally.py). A second fan aims behind the first one's port. Others wait
+    until the peer has opened its own holes, and has told at which port of its own; then it is we who bring our NAT to
+    the port where these aim. Where but one side counts, they are there unless our mappings outlive a time exceeded.
 
     What the peer fires from elsewhere than where we aim is a stray to our NAT. Unless that is known to forgive them,
     we aim at all ports of the window, and the peer fires from as few as that allows. It opens holes for all ports that
@@ -381,7 +384,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     shakes = _shakes(transport, own.nat, peer.nat)
     twice = shakes * 2 if both and len(shakes) == 1 else shakes
     primed = [] if own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
-    called = [(Opening.CALLED, shake) for shake in shakes if not own.nat.outlives_icmp]
+    called = [(Opening.CALLED, shake) for shake in shakes if both or not own.nat.outlives_icmp]
     found = []
     taken = [own.taken, peer.taken]
     beyond = 0
@@ -395,7 +398,9 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
         if mine is not None:
             at_ms, slack_ms = (times.called_ms, times.slack_ms) if late else (times.now_ms, 0.0)
             where = predict.window(mine, at_ms=at_ms, own=taken[0], slack_ms=slack_ms)
-            where = replace(where, count=where.count + own.unsure + (OWN_LATER if late else 0))
+            wider = min(where.count, OWN_MARGIN) if both else 0
+            wider = (MEET_LATER if both else OWN_LATER) if late else wider
+            where = replace(where, count=where.count + own.unsure + wider)
             if late and both:
                 count, guesses = _meet(mine, where.first, where.first + where.count)
             elif late and not peer.nat.forgives:  # each of our packets must find a hole
@@ -414,7 +419,10 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
                 where = replace(where, first=0, count=where.first + where.count)
             if both or late:
                 turn = where.first + where.count + MARGIN
-                turn = max(turn, beyond + NEXT if both else min(beyond + NEXT, turn + MEETS_MAX - HOLES))
+                further = beyond + max(NEXT, min(where.count - where.fewest + MARGIN // 2, NEXT_MAX))
+                turn = max(turn, further if both else min(beyond + NEXT, turn + MEETS_MAX - HOLES))
+                if late and both and primed:
+                    turn = beyond - 1  # the peer will name another (Ready)
                 many, guesses = _meet(theirs, where.first, turn)
                 lanes, beyond = replace(lanes, peers=Spread(0, many), aims=guesses), turn + 1
             else:

@@ -26,6 +26,7 @@ from punchd.words.notification import Spread
 SURE = 0.99
 """With which probability a window holds the next mapping's turn, if the NAT counts as we think."""
 
+_FEWEST_SD = 4.0
 _SURE_SD = 2.33  # the same in standard deviations, where the distribution is a bell
 _NEAR = 2048  # turns; what we open in a minute
 _WIDE_STEP = 64  # from here on the end of the range is always near
@@ -81,6 +82,11 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     count: int
     centre: float
     spread: float
+
+    @property
+    def fewest(self) -> int:
+        """How many foreign mappings there are for sure: none, unless the rate is known well, or the last sample old."""
+        return max(0, int(self.centre - self.first - _FEWEST_SD * self.spread))
 
 
 def course(samples: Sequence[Sample], step: int) -> Course | None:

@@ -13,13 +13,13 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms
 from punchd.words.addresses import is_private
 from punchd.words.effects import CallBack, Effect, HandOver
-from punchd.words.events import SYN_ACK, EffectFailed, SegmentSeen, Signal, SignalSeen
+from punchd.words.events import SYN_ACK, EffectFailed, Located, SegmentSeen, Signal, SignalSeen
 from punchd.words.notification import Notification, Offer, Opening, Ready, SecondMessage
 from punchd.words.plan import Candidate
 
 STAGGER_S = 0.1  # between the starts of two techniques of `auto`
-MEETS_S = 0.001  # until the next row at a NAT that counts, once the one before has been counted
 LATE_S = 0.3  # what the last of them gets before those begin that wait for the initiator, who is then called, ...
+MEET_AGAIN_S = 1.5  # what fans that meet get before another brings our NAT elsewhere, past others' appointments
 CROSS_S = 0.7  # ... and these, before we fire where the initiator may have no hole: a NAT of its may punish that
 TURN_S = 1.0  # what each technique of an explicit list gets before the next starts
 LINGER_S = 2.0  # how long a responder repeats COMMIT for an initiator that still asks
@@ -123,8 +123,8 @@ class Responding(Attempt):
         coming = self._offers[0][1]
         if is_within(self.notification, last) and not self._serial:
             return 0.0  # it passes no NAT, so it takes no turn either
-        if self._staggers and _meets(last) and _meets(coming):
-            return MEETS_S
+        if self._staggers and _meets(last) and _meets(coming) and coming.opening is not Opening.PRIMED:
+            return MEET_AGAIN_S
         if self._staggers and _is_stray(coming):
             return STAGGER_S if _is_stray(last) else CROSS_S
         if coming.opening is Opening.PRIMED:
@@ -139,7 +139,7 @@ class Responding(Attempt):
     def _call(self, *moved: Ready) -> None:
         """The second message, if a pair wants one."""
         calling = [pair for pair in self.pairs if pair.calls]
-        ready = (*moved, *(Ready(self._places[pair.index]) for pair in calling))
+        ready = (*moved, *(Ready(self._places[pair.index], pair.meets) for pair in calling))
         for pair in calling:
             pair.calls = False
         if ready:
@@ -160,6 +160,10 @@ class Responding(Attempt):
         if taken and not pair.moved and pair.offer.syn is None and pair.offer.fan is None:
             self._move(pair)
             return
+        if isinstance(event, Located) and self._staggers and self._offers:
+            coming = self._offers[0][1]
+            if _meets(coming) and coming.opening is Opening.PRIMED:
+                self._fire_next()  # at once, lest other attempts' mappings come in between
         if self.state is State.LINGERING and pair.committed:
             asks_again = isinstance(event, SignalSeen | SegmentSeen) and _is_answer(event)
             if asks_again:

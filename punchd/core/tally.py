@@ -11,6 +11,8 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from itertools import pairwise
+from math import inf
+from typing import NamedTuple
 
 from punchd.core import predict
 from punchd.words.nat import Sample
@@ -24,50 +26,70 @@ RUN_MAX = 48
 MAPPINGS_KEPT = 1024
 AHEAD_MAX = 1024
 """Turns within which a port is looked for where the counter leaves ports out."""
+BEYOND = 24
+"""Turns by which a port of our own choice is further than the counter may be."""
 
 _NEAR = 4096  # turns; what passes within the span
-_TOGETHER_S = 0.0015  # two samples' times are told to the millisecond
+_TOGETHER_S = 0.0015  # two samples' times may be told to the millisecond
 _MISPLACED = 0.25  # the part of the other transport's mappings for which a wrong place is no wrong counter
-_SURE_SD = 3.0  # beyond these, in standard deviations, foreign mappings are not fewer
 _UNSURE = 2  # mappings that left at about the time of the last sample
+
+
+class Mark(NamedTuple):
+    """When a mapping was made: at that time, and as so-manieth of ours.
+
+    dying   so many had left before whose packets may not have come as far as our NAT
+    beside  so many of the other transport, which may have the same counter
+    """
+
+    ours: int
+    dying: int
+    beside: int
+    at: float
+
+
+class Seen(NamedTuple):
+    """A sample: the port of the mapping that was made then."""
+
+    mark: Mark
+    port: int
 
 
 class Tally:
     """Of one transport, from one local address. Times are the caller's, in seconds."""
 
-    __slots__ = ("_beside", "_opened", "_others", "_seen")
+    __slots__ = ("_log", "_seen")
 
     def __init__(self) -> None:
-        self._opened: deque[tuple[float, int]] = deque(maxlen=MAPPINGS_KEPT)
-        self._others: deque[tuple[float, int]] = deque(maxlen=MAPPINGS_KEPT)
-        self._seen: list[tuple[float, int]] = []
-        self._beside: deque[tuple[float, int]] = deque(maxlen=SAMPLES_KEPT)
+        self._log: deque[Mark] = deque([Mark(0, 0, 0, -inf)], maxlen=MAPPINGS_KEPT)
+        self._seen: list[Seen] = []
 
-    def opened(self, mappings: int, now: float) -> None:
-        """So many new mappings have been made."""
-        self._opened.append((now, mappings))
+    def opened(self, mappings: int, now: float, *, dying: int = 0, beside: int = 0) -> Mark:
+        """So many new mappings have been made, and perhaps others. The mark is the last one's."""
+        last = self._log[-1]
+        self._log.append(Mark(last.ours + mappings, last.dying + dying, last.beside + beside, now))
+        return self._log[-1]
 
-    def opened_beside(self, mappings: int, now: float) -> None:
-        """So many, perhaps: of the other transport, which may have the same counter."""
-        self._others.append((now, mappings))
-
-    def saw(self, port: int, at: float) -> None:
-        """The mapping that was made then got this public port."""
-        if (at, port) not in self._seen[-SAMPLES_KEPT:]:
-            insort(self._seen, (at, port))
+    def saw(self, port: int, made: Mark) -> None:
+        """The mapping of this mark got this public port."""
+        one = Seen(made, port)
+        if one not in self._seen[-SAMPLES_KEPT:]:
+            insort(self._seen, one)
             del self._seen[:-SAMPLES_KEPT]
 
-    def saw_beside(self, port: int, at: float) -> None:
-        """The same of the other transport, which may have the same counter."""
-        self._beside.append((at, port))
+    def at(self, when: float) -> Mark:
+        """The mark of what was made then, as the clock has it."""
+        mark = next((mark for mark in reversed(self._log) if mark.at <= when + _TOGETHER_S), self._log[0])
+        return mark._replace(at=when)
 
-    def taken(self, since: float) -> int:
-        """How many mappings of ours came after that."""
-        return _after(self._opened, since)
+    def since(self, mark: Mark) -> tuple[int, int]:
+        """How many mappings of ours came after it, and how many perhaps did."""
+        last = self._log[-1]
+        return last.ours - mark.ours, last.dying - mark.dying + last.beside - mark.beside
 
-    def unsure(self, since: float) -> int:
-        """How many perhaps did."""
-        return _after(self._others, since)
+    def since_seen(self, step: int) -> tuple[int, int]:
+        """The same since the last sample of the line."""
+        return self.since(self._run(step)[-1].mark) if self._seen else (0, 0)
 
     def line(self, step: int) -> list[tuple[float, int]]:
         """The last sample and one before it, as if ours in between had come before both; one alone, or none."""
@@ -76,45 +98,36 @@ class Tally:
         run = self._run(step)
         first, last = run[0], run[-1]
         if len(run) < 2:
-            return [last]
-        gone = (last[1] - first[1]) // step
-        foreign = gone - max(self._ours_by_time(run, step), self._ours_by_port(first, gone, step))
-        return [(first[0], last[1] - step * (max(0, foreign) + 1)), last]
+            return [(last.mark.at, last.port)]
+        foreign = max(0, (last.port - first.port) // step - self._ours(run, step))
+        return [(first.mark.at, last.port - step * (foreign + 1)), (last.mark.at, last.port)]
 
-    def _ours_by_time(self, run: list[tuple[float, int]], step: int) -> int:
-        """How many of ours came after the first sample, up to the last one, as the clock has it.
+    def _ours(self, run: list[Seen], step: int) -> int:
+        """How many of ours came after the first sample, up to the last one.
 
-        Those of the other transport are of one counter if the samples leave them room, or nearly: what leaves within
-        a millisecond of a sample may be put on its wrong side.
+        Those that may have died have not, and those of the other transport are of one counter, if the samples leave
+        them room, or nearly.
         """
-        opened = [(self.taken(at), self.unsure(at)) for at, _ in run]
-        ours, unsure = (opened[0][which] - opened[-1][which] for which in (0, 1))
-        homeless = 0
-        for (earlier, later), (before, after) in zip(pairwise(run), pairwise(opened), strict=True):
-            room = (later[1] - earlier[1]) // step - before[0] + after[0]
-            homeless += max(0, before[1] - after[1] - max(0, room))
-        return ours + (unsure if homeless <= unsure * _MISPLACED else 0)
+        rooms = [(later.port - earlier.port) // step - (later.mark.ours - earlier.mark.ours)
+                 for earlier, later in pairwise(run)]  # fmt: skip
+        total = run[-1].mark.ours - run[0].mark.ours
+        for which in ("dying", "beside"):
+            guests = [getattr(later.mark, which) - getattr(earlier.mark, which) for earlier, later in pairwise(run)]
+            homeless = sum(max(0, many - max(0, room)) for many, room in zip(guests, rooms, strict=True))
+            if homeless <= sum(guests) * _MISPLACED:
+                total += sum(guests)
+                rooms = [room - many for many, room in zip(guests, rooms, strict=True)]
+        return total
 
-    def _ours_by_port(self, first: tuple[float, int], gone: int, step: int) -> int:
-        """The same, as far as the ports are known: no matter who seemed to come first."""
-        since = first[0] - SPAN_S
-        turns = {
-            (port - first[1]) // step
-            for log in (self._seen, self._beside)
-            for at, port in log
-            if at > since and not (port - first[1]) % step
-        }
-        return sum(0 < turn <= gone for turn in turns)
-
-    def _run(self, step: int) -> list[tuple[float, int]]:
-        """The latest samples, in the order of time: of those of one moment the one that came last."""
+    def _run(self, step: int) -> list[Seen]:
+        """The latest samples, in the order in which they were made: of those of one moment the one that came last."""
         sign, run = (1 if step > 0 else -1), [self._seen[-1]]
         for one in self._seen[-2 : -RUN_MAX - 2 : -1]:
-            age_s, behind = run[0][0] - one[0], (run[0][1] - one[1]) * sign
-            if run[-1][0] - one[0] > SPAN_S:
+            age_s, behind = run[0].mark.at - one.mark.at, (run[0].port - one.port) * sign
+            if run[-1].mark.at - one.mark.at > SPAN_S:
                 break
             if age_s <= _TOGETHER_S and -_NEAR * abs(step) < behind < 0:
-                run[0] = one
+                run[0] = one._replace(mark=run[0].mark)
             elif age_s > _TOGETHER_S and 0 < behind < _NEAR * abs(step):
                 run.insert(0, one)
         return run
@@ -128,26 +141,31 @@ class Tally:
 
         None: nothing is known.
         """
+        course = self._course(step)
+        if course is None:
+            return None
+        turn = predict.turn_of(course, port, AHEAD_MAX)
+        if turn is None:
+            return -AHEAD_MAX, -AHEAD_MAX
+        first, last = self._turns(course, now)
+        return turn - last - _UNSURE, turn - first + _UNSURE
+
+    def beyond(self, step: int, now: float) -> int:
+        """A port that the NAT has surely not come to, but soon will. 0: nothing is known."""
+        course = self._course(step)
+        return 0 if course is None else course.port_of(self._turns(course, now)[1] + BEYOND)
+
+    def _course(self, step: int) -> predict.Course | None:
         line = self.line(step)
         if not line:
             return None
         at, last = line[-1]
         foreign = (last - line[0][1]) // step - 1 if len(line) > 1 else 0
-        low, high = predict.range_of([seen for _, seen in self._seen], step)
-        course = predict.Course(at * 1000, last, step, foreign, at - line[0][0], low, high)
-        turn = predict.turn_of(course, port, AHEAD_MAX)
-        if turn is None:
-            return -AHEAD_MAX, -AHEAD_MAX
-        where = predict.window(course, at_ms=now * 1000, own=self.taken(at))
-        fewest = max(0, int(where.centre - where.first - _SURE_SD * where.spread))
-        least = turn - where.first - where.count + 1 - self.unsure(at) - _UNSURE
-        return least, turn - where.first - fewest + _UNSURE
+        low, high = predict.range_of([seen.port for seen in self._seen], step)
+        return predict.Course(at * 1000, last, step, foreign, at - line[0][0], low, high)
 
-
-def _after(log: deque[tuple[float, int]], since: float) -> int:
-    total = 0
-    for at, count in reversed(log):
-        if at <= since + _TOGETHER_S:
-            break
-        total += count
-    return total
+    def _turns(self, course: predict.Course, now: float) -> tuple[int, int]:
+        """Between which the next mapping's is."""
+        ours, unsure = self.since_seen(course.step)
+        where = predict.window(course, at_ms=now * 1000, own=ours)
+        return where.first + where.fewest, where.first + where.count - 1 + unsure

@@ -343,11 +343,12 @@ class Admission:
         if known.face is None or known.nat.allocation is not Allocation.SEQUENTIAL or not known.face.samples:
             return known
         if len(line) < 2:
-            since = now - max(0.0, time.time() - known.face.samples[-1].at_ms / 1000)
-            return replace(known, taken=tally.taken(since), unsure=tally.unsure(since))
+            age_s = max(0.0, time.time() - known.face.samples[-1].at_ms / 1000)
+            taken, unsure = tally.since(tally.at(now - age_s))
+            return replace(known, taken=taken, unsure=unsure)
         face = replace(known.face, samples=tally.samples(step, time.time() - now))
-        since = line[-1][0]
-        return replace(known, face=face, other=None, taken=tally.taken(since), unsure=tally.unsure(since))
+        taken, unsure = tally.since_seen(step)
+        return replace(known, face=face, other=None, taken=taken, unsure=unsure)
 
     def _foresee(
         self, planned: Sequence[Row], remote: str, transport: str, now: float, side_delay_ms: float | None
@@ -397,7 +398,7 @@ class Admission:
             return face
         known = predict.course(tally.samples(face.nat.step, time.time() - now), face.nat.step)
         assert known is not None
-        ours = tally.taken(line[-1][0])
+        ours, _ = tally.since_seen(face.nat.step)
         samples = tuple(
             Sample(min(round((at + time.time() - now) * 1000), descriptor.made_ms), face.local_port, port)
             for at, port in (

@@ -47,7 +47,7 @@ class Seeker(Protocol):
     @property
     def name(self) -> str: ...
 
-    def asks(self, transport: str, local: str, now: float) -> None: ...
+    def asks(self, transport: str, local: Endpoint, server: Endpoint, now: float) -> None: ...
     def sounds(self, local: str, now: float) -> None: ...
     def observed(self, observation: Observation) -> None: ...
     def found(
@@ -308,7 +308,8 @@ class _Side:
         """The first packet from a port to a server makes a mapping, at NATs of many kinds."""
         if (slot, server) not in self._mapped:
             self._mapped.add((slot, server))
-            self._search.seeker.asks(self.probe.transport, self.probe.local, self._now)
+            local = Endpoint(*self._ports[slot].local)
+            self._search.seeker.asks(self.probe.transport, local, server, self._now)
 
     def _observed(self, effect: do.Observed) -> None:
         self._search.seeker.observed(effect.observation)

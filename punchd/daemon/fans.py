@@ -18,6 +18,7 @@ from itertools import chain
 from punchd.core.budget import Budget
 from punchd.core.fan import PACE_S
 from punchd.core.lanes import BURST, Lane
+from punchd.core.tally import Mark
 from punchd.daemon.held import Held
 from punchd.daemon.host import Host
 from punchd.daemon.recent import Recent
@@ -42,8 +43,8 @@ class Fan:
         """Local ports that were tried, and whether they are ours to use."""
         self.shots: dict[tuple[Lane, ...], tuple[native.Shots, int]] = {}
         """Bursts whose first so many lanes are watched."""
-        self.mapped: set[Lane] = set()
-        """Lanes that have a mapping."""
+        self.mapped: dict[Lane, Mark] = {}
+        """Lanes that have a mapping, and which one."""
         self.socks: dict[int, socket.socket] = {}
 
     def lanes(self) -> Iterator[Lane]:
@@ -78,14 +79,18 @@ class Fans:
             report(seen.Withheld(held.pair, wait_s))
             return
         if fan is not None:
-            self._recent.maps(held.transport, held.local[0], len(set(lanes) - fan.mapped), self._clock())
-            fan.mapped.update(lanes)
+            self._map(held, fan, [lane for lane in lanes if lane not in fan.mapped])
         if held.stream:
             self._spray_segments(held, fan, lanes, effect)
         elif fan is not None and held.tag is not None:
             data = held.tag + bytes([effect.signal])
             for local_port, remote_port in lanes:
                 sockets.send_datagram_to(fan.socks[local_port], (held.remote[0], remote_port), data, effect.ttl)
+
+    def _map(self, held: Held, fan: Fan, lanes: Sequence[Lane]) -> None:
+        last = self._recent.maps(held.transport, held.local[0], len(lanes), self._clock())
+        before = last.ours - len(lanes)
+        fan.mapped.update((lane, last._replace(ours=before + place)) for place, lane in enumerate(lanes, 1))
 
     def locate(self, held: Held, effect: do.Locate, report: Report) -> None:
         """As far as is known here; nobody is asked."""
@@ -105,6 +110,8 @@ class Fans:
         others = [lane for lane in fan.lanes() if lane != (effect.local_port, effect.remote_port)]
         sock = fan.socks.pop(effect.local_port, None)
         self.close(held)
+        if effect.public and (made := fan.mapped.get((effect.local_port, effect.remote_port))) is not None:
+            self._recent.tally(held.transport, held.local[0]).saw(effect.public, made)
         held.local, held.remote = (held.local[0], effect.local_port), (address, effect.remote_port)
         held.fan, held.mapped = None, True
         if sock is not None:

@@ -36,7 +36,7 @@ class Mourner:
         timeout_s = max(0.0, expires - clock())
         self._finding = Mortality(now=clock(), timeout_s=timeout_s, transactions=lambda: os.urandom(TRANSACTION_LEN))
         self._mappings: list[Mapping] = []
-        self._sounded = False
+        self._sounded = self._mapped = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -61,6 +61,7 @@ class Mourner:
             self._loop.add_reader(mapping.fileno(), self._on_readable, mapping)
         try:
             self._mappings[1].send(INDICATION)  # its mapping must not come between two samples of a NAT that counts
+            self._owner.sounds()
         except OSError:
             pass
         self._feed(DeadlinePassed())
@@ -113,6 +114,9 @@ class Mourner:
 
     def _send(self, effect: MortalityEffect) -> None:
         first, second = self._mappings
+        if not self._mapped:
+            self._mapped = True
+            self._owner.sounds()
         try:
             if not isinstance(effect, AskFor):
                 first.send(INDICATION, ttl=effect.ttl)

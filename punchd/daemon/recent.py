@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from punchd.core.tally import Tally
+from punchd.core.tally import Mark, Tally
+from punchd.words.addresses import Endpoint
 from punchd.words.nat import Sample
 from punchd.words.probing import Observation
 
@@ -14,6 +15,7 @@ PEERS_MAX = 4096
 OPENINGS_MAX = 1024
 SAMPLES_KEPT = 256
 AIMS_LAST_S = 10.0
+ASKED_MAX = 1024
 
 Peer = tuple[int, str, str]  # user, address, and what was tried there: a transport, or HOPS
 HOPS = "hops"
@@ -22,12 +24,13 @@ HOPS = "hops"
 class Recent:
     """Times are the caller's, in seconds, and never go back."""
 
-    __slots__ = ("_aimed", "_failed", "_opened", "_seen", "_steps", "_tallies")
+    __slots__ = ("_aimed", "_asked", "_failed", "_opened", "_seen", "_steps", "_tallies")
 
     def __init__(self) -> None:
         self._failed: OrderedDict[Peer, tuple[int, float]] = OrderedDict()
         self._opened: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
         self._aimed: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+        self._asked: OrderedDict[tuple[str, Endpoint, Endpoint], Mark] = OrderedDict()
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._steps: dict[tuple[str, str], int] = {}
         self._seen: OrderedDict[tuple[str, str], deque[Sample]] = OrderedDict()
@@ -70,17 +73,27 @@ class Recent:
         """Of the NAT that this address of ours is behind."""
         return self._tallies.setdefault((transport, local), Tally())
 
-    def maps(self, transport: str, local: str, mappings: int, now: float) -> None:
-        """Packets of ours have made so many there. No transport: perhaps."""
-        for other in ("tcp", "udp"):
-            tally = self.tally(other, local)
-            (tally.opened if other == transport else tally.opened_beside)(mappings, now)
+    def maps(self, transport: str, local: str, mappings: int, now: float) -> Mark:
+        """Packets of ours have made so many there. The mark is the last one's."""
+        self.tally("tcp" if transport == "udp" else "udp", local).opened(0, now, beside=mappings)
+        return self.tally(transport, local).opened(mappings, now)
+
+    def sounds(self, local: str, now: float) -> None:
+        """A datagram has left that makes a mapping if it gets as far as the NAT."""
+        self.tally("tcp", local).opened(0, now, beside=1)
+        self.tally("udp", local).opened(0, now, dying=1)
+
+    def asks(self, transport: str, local: Endpoint, server: Endpoint, now: float) -> None:
+        """A probe makes the mapping whose port it is to be told."""
+        self._asked[transport, local, server] = self.maps(transport, local.address, 1, now)
+        if len(self._asked) > ASKED_MAX:
+            self._asked.popitem(last=False)
 
     def saw(self, observation: Observation, at: float) -> None:
-        """A probe's mapping got this public port then."""
-        for transport in ("tcp", "udp"):
-            tally = self.tally(transport, observation.local.address)
-            (tally.saw if transport == observation.transport else tally.saw_beside)(observation.public.port, at)
+        """A probe's mapping got this public port, then if not even its making was told."""
+        tally = self.tally(observation.transport, observation.local.address)
+        made = self._asked.get((observation.transport, observation.local, observation.server))
+        tally.saw(observation.public.port, made or tally.at(at))
 
     def counts(self, transport: str, local: str, step: int) -> None:
         """That NAT counts, by this step; 0: it does not."""
@@ -90,10 +103,15 @@ class Recent:
         """By which that NAT counts, if it is known to."""
         return self._steps.get((transport, local), 0)
 
-    def ahead(self, transport: str, local: str, port: int, now: float) -> tuple[int, int] | None:
-        """How many mappings that NAT makes before the one with this port (core/tally.py); None: who knows."""
-        step = self.step(transport, local)
-        return self.tally(transport, local).ahead(port, step, now) if step else None
+    def ahead(self, transport: str, local: str, port: int, now: float) -> tuple[int, int, int] | None:
+        """How many mappings that NAT makes before the one with this port, or one further on, and which port that is.
+
+        None: who knows (core/tally.py).
+        """
+        step, tally = self.step(transport, local), self.tally(transport, local)
+        port = port or (tally.beyond(step, now) if step else 0)
+        ahead = tally.ahead(port, step, now) if step else None
+        return None if ahead is None else (*ahead, port)
 
     def aims(self, transport: str, address: str, port: int, now: float) -> None:
         """A peer has been asked to bring its NAT to this port."""

@@ -17,6 +17,7 @@ from punchd.edge.connection import Connection
 from punchd.wire import replies
 from punchd.wire.descriptor import encode_descriptor
 from punchd.wire.peer import decode_second, encode_notification, encode_second
+from punchd.words.addresses import Endpoint
 from punchd.words.errors import Bug, Code, PeerError, PunchdError, RequestError
 from punchd.words.events import CallHeard, Cancelled
 from punchd.words.hops import Reach, Way
@@ -296,11 +297,11 @@ class EndpointCall:
         self._final(replies.error(self.id, RequestError(code, "the endpoint is no longer looked for or kept")))
         return True
 
-    def asks(self, transport: str, local: str, now: float) -> None:
-        self.session._service.admission.recent.maps(transport, local, 1, now)
+    def asks(self, transport: str, local: Endpoint, server: Endpoint, now: float) -> None:
+        self.session._service.admission.recent.asks(transport, local, server, now)
 
     def sounds(self, local: str, now: float) -> None:
-        self.session._service.admission.recent.maps("", local, 1, now)
+        self.session._service.admission.recent.sounds(local, now)
 
     def observed(self, observation: Observation) -> None:
         self.session._service.admission.observed(observation)

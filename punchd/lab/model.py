@@ -180,8 +180,7 @@ class World:
             if view is not None and view.face is not None and view.nat.allocation is Allocation.SEQUENTIAL:
                 daemon.step = view.nat.step
                 for sample in view.face.samples:
-                    daemon.tally.saw(sample.public_port, sample.at_ms / 1000)
-                    daemon.tally.opened(1, sample.at_ms / 1000)
+                    daemon.tally.saw(sample.public_port, daemon.tally.opened(1, sample.at_ms / 1000))
         times = plan.Times(START_S * 1000, self._side_s if timed else None, self._timeout_s)
         return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=tried)
 

@@ -354,8 +354,9 @@ class Daemon:
                 self.kernel.emit(Datagram(*lane, holding.tag + bytes([effect.signal]), ttl))
 
     def _locate(self, effect: do.Locate) -> None:
-        ahead = self.tally.ahead(effect.port, self.step, self._clock.now) if self.step else None
-        known = seen.Located(effect.pair, ahead is not None, *(ahead or ()))
+        port = effect.port or (self.tally.beyond(self.step, self._clock.now) if self.step else 0)
+        ahead = self.tally.ahead(port, self.step, self._clock.now) if self.step else None
+        known = seen.Located(effect.pair, ahead is not None, *((*ahead, port) if ahead else ()))
         self._inbox.append(known)
 
     def _adopt(self, effect: do.Adopt) -> None:

@@ -55,20 +55,27 @@ class Spray(msgspec.Struct, frozen=True, gc=False):
 
 
 class Locate(msgspec.Struct, frozen=True, gc=False):
-    """How far is the counter of our NAT from the mapping that gets this public port? Located comes at once."""
+    """How far is the counter of our NAT from the mapping that gets this public port? Located comes at once.
+
+    port  0: one that it has surely not come to yet, but soon will
+    """
 
     pair: int
     port: int
 
 
 class Adopt(msgspec.Struct, frozen=True, gc=False):
-    """This lane is the pair's 4-tuple from now on. The others are forgotten: on TCP by a RST at hole range each."""
+    """This lane is the pair's 4-tuple from now on. The others are forgotten: on TCP by a RST at hole range each.
+
+    public  what our NAT has made of the local port, if that is known
+    """
 
     pair: int
     local_port: int
     remote_port: int
     ttl: int
     seq: int
+    public: int = 0
 
 
 class Connect(msgspec.Struct, frozen=True, gc=False):

@@ -135,18 +135,20 @@ class Withheld(msgspec.Struct, frozen=True, gc=False):
 
 
 class Located(msgspec.Struct, frozen=True, gc=False):
-    """Before the mapping that gets the port asked for, our NAT makes so many others; below 0: it has been made."""
+    """Before the mapping that gets this port, our NAT makes so many others; below 0: it has been made."""
 
     pair: int
     known: bool
     least: int = 0
     most: int = 0
+    port: int = 0
 
 
 class Called(msgspec.Struct, frozen=True, gc=False):
-    """The peer's second message came: it is ready for this pair."""
+    """The peer's second message came: it is ready for this pair, with its NAT at this port; 0: where it was named."""
 
     pair: int
+    port: int = 0
 
 
 class CallHeard(msgspec.Struct, frozen=True, gc=False):

@@ -85,7 +85,10 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
-    """The responder waits for this offer's initiator, on this port of its own; 0: the one that was named."""
+    """The responder waits for this offer's initiator, on this port of its own; 0: the one that was named.
+
+    Of a fan that meets it is the public port, where its NAT is by now.
+    """
 
     offer: int
     port: int = 0

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from punchd.core import plan
 from punchd.core.attempt import Attempt
-from punchd.core.fan import ASSURE_S, PACE_S, PAUSE_S, SPARE
+from punchd.core.fan import ASSURE_S, PACE_S, PAUSE_S
 from punchd.core.initiating import Initiating
-from punchd.core.lanes import BURST, MEETS_MAX, ROUNDS
+from punchd.core.lanes import BURST, ROUNDS
 from punchd.core.pair import FIRST_REFIRE_S, Pair
 from punchd.core.ports import Ports
 from punchd.core.responding import Responding
@@ -31,7 +31,6 @@ from punchd.words.effects import (
     ClosePair,
     Finish,
     HandOver,
-    Locate,
     Materialise,
     Notify,
     OpenFan,
@@ -46,7 +45,6 @@ from punchd.words.events import (
     CallHeard,
     DeadlinePassed,
     KernelHeard,
-    Located,
     SegmentSeen,
     Settled,
     Signal,
@@ -169,54 +167,6 @@ def test_the_responder_fires_three_rounds_and_then_waits() -> None:
     assert {(Signal.FIRE, None)} == {(spray.signal, spray.ttl) for spray in sprays}
     pauses = [later - now for now, later in pairwise(ends) if later - now > 2 * PACE_S]
     assert [pytest.approx(PAUSE_S + PACE_S), pytest.approx(1.6 * PAUSE_S + PACE_S)] == pauses
-
-
-def _meeting(opening: Opening = Opening.PRIMED) -> Responding:
-    fan = Fan(Spread(40000), Spread(0, 20), meets=50000)
-    offer = Offer("udp-birthday", 40000, 0, opening=opening, fan=fan)
-    return Responding(
-        terms=Terms(False, NONCE), local="10.0.2.2", runnable=frozenset({"udp-birthday"}),
-        ports=Ports(random.Random(2)),
-        notification=Notification(NONCE, A, B, "udp", (offer,)), timeout_s=10.0, now=0.0,
-    )  # fmt: skip
-
-
-def test_a_nat_that_counts_is_brought_to_the_appointed_port() -> None:
-    """By as many lanes as it takes at most, all towards the one hole; the same ones again if a packet is lost."""
-    attempt = _meeting()
-    assert [Locate(0, 50000)] == those(Locate, attempt.begin())
-    (spray,) = those(Spray, attempt.step(Located(0, True, 90, 100), 0.0))
-    assert 101 + SPARE == len(spray.lanes) == len({own for own, _ in spray.lanes})
-    assert {40000} == {aim for _, aim in spray.lanes}
-    later = [attempt.step(DeadlinePassed(), attempt.deadline or 0.0) for _ in range(2)]
-    assert spray == those(Spray, [effect for effects in later for effect in effects])[0]
-
-
-@pytest.mark.parametrize("located", [Located(0, True, -20, -1), Located(0, True, MEETS_MAX, MEETS_MAX + 10)])
-def test_nothing_is_sent_towards_a_port_that_is_gone_or_far(located: Located) -> None:
-    """It would move the counter past the others' appointments, for nothing."""
-    attempt = _meeting()
-    attempt.begin()
-    assert [] == those(Spray, attempt.step(located, 0.0))
-
-
-def test_where_the_counter_is_unknown_the_plans_number_stands() -> None:
-    """A daemon that was started anew has seen no port of its NAT."""
-    attempt = _meeting()
-    attempt.begin()
-    (spray,) = those(Spray, attempt.step(Located(0, False), 0.0))
-    assert 20 == len(spray.lanes)
-
-
-def test_an_initiator_that_is_called_brings_its_nat_where_the_peers_holes_aim() -> None:
-    """Where both count, the second try is the first one with the roles changed."""
-    lanes = Lanes(Spread(0, 30), Spread(45000), Spread(0, 20), Spread(50000))
-    attempt = initiating("udp-birthday", Opening.CALLED, lanes)
-    begun(attempt)
-    call = CallHeard(SecondMessage(NONCE, (Ready(0),)))
-    assert [Locate(0, 45000)] == those(Locate, attempt.step(call, 1.0))
-    (spray,) = those(Spray, attempt.step(Located(0, True, 40, 50), 1.0))
-    assert (51 + SPARE, None) == (len(spray.lanes), spray.ttl)
 
 
 def test_the_responder_hands_over_the_lane_that_was_answered() -> None:

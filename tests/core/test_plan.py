@@ -3,6 +3,7 @@ It refuses to run any."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -285,6 +286,21 @@ def test_two_counting_nats_get_fans_that_aim_at_one_guess_each() -> None:
     assert (1, 1) == (lanes.seen.count, lanes.aims.count)
     assert lanes.own.count > 1
     assert lanes.peers.count > 1
+
+
+def test_two_counting_nats_meet_again_where_the_peer_will_name_the_port() -> None:
+    """Whatever ICMP does there: it is the second try. It moves no other attempt's appointment."""
+    own = counting()
+    lasting = replace(own, nat=dataclasses.replace(own.nat, outlives_icmp=True))
+    rows = auto(lasting, counting(last=50_000), "udp", fans=True, times=Times(1_001_000.0))
+    assert [PRIMED, PRIMED, CALLED] == [row.opening for row in rows[:3]]
+    first, second, called = (row.lanes for row in rows[:3])
+    assert first is not None
+    assert second is not None
+    assert called is not None
+    assert second.aims == called.aims
+    assert second.aims.first - first.aims.first > plan.NEXT
+    assert called.seen.first - second.seen.first > plan.MEET_LATER  # others of ours come in between
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from test_predict import FOREIGN, GAP_S, RTT_S, Nat, met
 from punchd.core import plan, predict
 from punchd.core.fan import SPARE
 from punchd.core.lanes import MEETS_MAX
-from punchd.core.tally import AHEAD_MAX, Tally
+from punchd.core.tally import AHEAD_MAX, BEYOND, Tally
 from punchd.words.addresses import Endpoint
 from punchd.words.nat import Allocation, Dependence, Face, NatClass
 from punchd.words.notification import Opening
@@ -25,8 +25,7 @@ def told(*samples: tuple[float, int]) -> Tally:
     """A tally of these samples, each a mapping of our own."""
     tally = Tally()
     for at, port in samples:
-        tally.opened(1, at)
-        tally.saw(port, at)
+        tally.saw(port, tally.opened(1, at))
     return tally
 
 
@@ -59,14 +58,54 @@ def test_the_other_transports_mappings_are_foreign_only_where_one_counter_serves
     """Eight hops sounded beside each probe would make every quiet NAT look busy."""
     tally, port = Tally(), 40000
     for turn in range(4):
-        tally.opened_beside(8, turn - 0.01)
+        tally.opened(0, turn - 0.01, beside=8)
         port += 1 + (8 if shared else 0)
-        tally.opened(1, float(turn))
-        tally.saw(port, float(turn))
+        tally.saw(port, tally.opened(1, float(turn)))
     (_, first), (_, last) = tally.line(1)
     assert 1 == last - first
-    tally.opened_beside(8, 4.0)
-    assert (0, 8) == (tally.taken(3.0), tally.unsure(3.0))
+    tally.opened(0, 4.0, beside=8)
+    assert (0, 8) == tally.since_seen(1)
+
+
+def test_what_is_to_die_on_its_way_makes_mappings_whatever_the_other_transports_do() -> None:
+    """The datagrams that sound the hops: a burst before each probe, taken for a neighbour's, made the rate tenfold."""
+    tally, port = Tally(), 40000
+    for turn in range(4):
+        tally.opened(0, turn - 0.01, dying=20, beside=40)
+        port += 20 + 1
+        tally.saw(port, tally.opened(1, float(turn)))
+    (_, first), (_, last) = tally.line(1)
+    assert 1 == last - first
+
+
+def test_ours_are_told_apart_by_their_order_not_by_the_clock() -> None:
+    """A burst leaves in the millisecond of a sample, before it or behind it."""
+    tally = told((1.0, 40000))
+    tally.opened(100, 2.0)
+    tally.saw(40101, tally.opened(1, 2.0))
+    tally.opened(100, 2.0)
+    assert [(1.0, 40100), (2.0, 40101)] == tally.line(1)
+    assert (100, 0) == tally.since_seen(1)
+
+
+def test_a_sample_whose_making_nobody_told_is_placed_by_the_clock() -> None:
+    """As well as can be: a daemon that forgot."""
+    tally = told((1.0, 40000))
+    tally.opened(10, 1.5)
+    tally.saw(40020, tally.at(2.0))
+    tally.opened(3, 2.5)
+    assert (3, 0) == tally.since_seen(1)
+    assert [(1.0, 40009), (2.0, 40020)] == tally.line(1)
+
+
+def test_a_port_of_our_own_choice_is_ahead_and_within_reach() -> None:
+    """The second meeting's: whatever foreign mappings there were, or if the tally is a little wrong either way."""
+    assert 0 == Tally().beyond(1, 1.0)
+    for step in (1, -1, 256):
+        tally = told((1.0, 40000), (2.0, 40000 + step * 21))
+        tally.opened(50, 2.5)
+        least, most = tally.ahead(tally.beyond(step, 3.0), step, 3.0) or (0, 0)
+        assert BEYOND // 2 < least < most < MEETS_MAX // 2
 
 
 def test_samples_of_one_moment_are_in_the_order_of_their_ports() -> None:
@@ -93,8 +132,7 @@ class Host:
     def probe(self, at: float) -> float:
         """As the endpoint's probe does; when it is over."""
         for turn in (0.0, 0.01, *(RTT_S + pair * GAP_S for pair in range(4) for _ in "ab")):
-            self.tally.opened(1, at + turn)
-            self.tally.saw(self.nat.open(at + turn), at + turn)
+            self.tally.saw(self.nat.open(at + turn), self.tally.opened(1, at + turn))
         return at + turn
 
     def open(self, count: int, at: float) -> list[int]:
@@ -105,7 +143,7 @@ class Host:
         samples = self.tally.samples(self.nat.step, 0.0)
         nat = NatClass(Dependence.ADDRESS_AND_PORT, Dependence.UNKNOWN, Allocation.SEQUENTIAL, self.nat.step)
         face = Face(22000, Endpoint("203.0.113.2", samples[-1].public_port), nat, samples)
-        return View(nat, face=face, taken=self.tally.taken(self.tally.line(self.nat.step)[-1][0]), aimed=aimed)
+        return View(nat, face=face, taken=self.tally.since_seen(self.nat.step)[0], aimed=aimed)
 
 
 def meetings(seed: int, step: int, rate: float, parallel: int) -> float:

@@ -3,8 +3,11 @@ It refuses to wait: times are arguments."""
 
 from __future__ import annotations
 
+from punchd.core.tally import Tally
 from punchd.daemon import recent
 from punchd.daemon.recent import MINUTE_S, Recent
+from punchd.words.addresses import Endpoint
+from punchd.words.probing import Observation
 
 BOB = (1000, "198.51.100.2", "tcp")
 
@@ -52,6 +55,27 @@ def test_mappings_since_a_time_are_added_up() -> None:
     assert (16, 0, 0) == (memory.taken("203.0.113.2", 10.0), memory.taken("203.0.113.2", 21.0), memory.taken("x", 0.0))
     memory.opened("203.0.113.2", 1, 75.0)
     assert 10 == memory.taken("203.0.113.2", 0.0)
+
+
+def test_a_probes_mapping_is_told_from_others_by_when_it_left_not_by_when_it_was_answered() -> None:
+    """The clock's milliseconds put a burst on the wrong side of a sample."""
+    memory, local, server = Recent(), Endpoint("10.0.1.2", 22000), Endpoint("192.0.2.10", 3478)
+    memory.counts("udp", local.address, 1)
+    assert memory.ahead("udp", local.address, 40100, 1.0) is None
+    memory.maps("udp", local.address, 50, 1.0)
+    memory.asks("udp", local, server, 1.0)
+    memory.maps("udp", local.address, 50, 1.0)
+    memory.sounds(local.address, 1.0)
+    memory.saw(Observation("udp", server, local, Endpoint("203.0.113.2", 40000), 0, None), 1.001)
+    tally = memory.tally("udp", local.address)
+    assert (50, 1) == tally.since_seen(1)
+    assert (0, 102) == memory.tally("tcp", local.address).since(Tally().at(0.0))
+    least, most, port = memory.ahead("udp", local.address, 40100, 1.0) or (0, 0, 0)
+    assert least <= 40100 - 40051 <= most
+    assert 40100 == port
+    least, _, port = memory.ahead("udp", local.address, 0, 1.0) or (0, 0, 0)
+    assert least > 0
+    assert port > 40051
 
 
 def test_the_memory_has_an_end() -> None:
