@@ -80,7 +80,6 @@ class Driver:
         """Begin an attempt; its caller hears everything else."""
         run = Run(attempt, caller, journal)
         self.runs.add(run)
-        self._pay(run)
         self._guarded(run, self._begin)
         return run
 
@@ -101,8 +100,7 @@ class Driver:
 
     def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
         run.busy = True
-        if run.arriving or run.dying or run.muted:
-            self._pay(run)
+        run.muted = self._budget.overdrawn_until > self._clock() and not self._pays(run)
         try:
             work(run)
         except Exception as error:  # a Bug of ours ends this attempt, and no other
@@ -110,16 +108,21 @@ class Driver:
             run.broken = True
             run.caller.failed(Failed(Code.INTERNAL, f"punchd failed: {error!r}", Code.INTERNAL.advice))
         run.busy = False
+        if run.arriving or run.dying:
+            self._pays(run)
         if run.broken or run.attempt.done:
             self._end(run)
         else:
             self._arm(run)
 
-    def _pay(self, run: Run) -> None:
-        """For what has been sent since it last paid: once a step."""
-        now, uid, sent = self._clock(), run.caller.uid, (run.arriving, run.dying)
-        run.muted = not all(self._budget.charge(target, uid, *sent, now) for target in run.attempt.targets)
+    def _pays(self, run: Run) -> bool:
+        """For what has been sent since it last paid. Whether it may send more."""
+        now, uid, arriving, dying = self._clock(), run.caller.uid, run.arriving, run.dying
         run.arriving = run.dying = 0
+        good = True
+        for target in run.attempt.targets:
+            good = self._budget.charge(target, uid, arriving, dying, now) and good
+        return good
 
     def _begin(self, run: Run) -> None:
         effects = run.attempt.begin()
