@@ -2,8 +2,10 @@
 It refuses to know what a line means: requests, ids and the wording of errors are the daemon's.
 
 Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
-Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
-while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due:
+Output leaves at the end of the loop's turn, all lines of one turn together, and queues while the kernel does not take
+it. A line with a descriptor leaves at once and takes along what waits: it is a sendmsg of its own anyway. What is said
+to a line that came alone leaves at once, for nothing else is due. A droppable line waits COMPANY_S for one that is not,
+since each write wakes the caller up:
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -26,12 +28,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 LINE_MAX_LEN = 65_536
 """Bytes of one line, its newline included."""
 UNREAD_MAX_LEN = 262_144
 LINES_PER_WAKE = 8
 """So few that a caller with one request at a time waits for a flooding one no longer than for two of its own."""
 STUCK_S = 10.0
+COMPANY_S = 0.005
 RETRY_S = 0.01
 """Until the next try while too many descriptors are in flight on this host."""
 
@@ -39,6 +44,7 @@ _JOIN_MAX_LEN = 65_536
 _READ_LEN = 16_384  # more is rarely there, and each read makes room for all of it
 _JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
+_CTRUNC = int(socket.MSG_CTRUNC)  # an operation on an IntFlag takes 2 µs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,7 @@ class Callbacks:
     """The same line, saying how many lines were dropped before it."""
 
 
-@dataclass(slots=True)
-class _Outgoing:
+class _Outgoing(msgspec.Struct, gc=False, eq=False):
     line: bytes
     fd: int
     """-1: none. Ours until it was sent."""
@@ -113,6 +118,8 @@ class Connection:
         self._dropped = 0
         self._writing = False
         self._parting: asyncio.Handle | None = None
+        self._late: asyncio.TimerHandle | None = None
+        """When droppable lines have waited long enough; left running when they had company."""
         self._answering = False
         """The owner has the only line there is; what it says leaves when it is done."""
         self._stuffed = False
@@ -130,11 +137,15 @@ class Connection:
         self._output.append(_Outgoing(line, -1 if fd is None else fd, droppable))
         self._droppable_count += droppable
         self.unread_len += len(line)
-        if not (self._writing or self._retry is not None):
-            if self.unread_len > _JOIN_MAX_LEN:
-                self._flush()
-            elif self._parting is None and not self._answering:
-                self._parting = self._loop.call_soon(self._flush)
+        if self._writing or self._retry is not None:
+            pass
+        elif fd is not None or self.unread_len > _JOIN_MAX_LEN:
+            self._flush()
+        elif droppable:
+            if self._late is None:
+                self._late = self._loop.call_later(COMPANY_S, self._flush_late)
+        elif self._parting is None and not self._answering:
+            self._parting = self._loop.call_soon(self._flush)
         if self.unread_len > UNREAD_MAX_LEN:
             self._drop_oldest()
             self._stuff()
@@ -152,7 +163,10 @@ class Connection:
 
     def close(self) -> None:
         """Close at once; what the kernel does not take at once is lost, descriptors included."""
-        if self._parting is not None or (self._answering and self._output):
+        late, self._late = self._late, None
+        if late is not None:
+            late.cancel()
+        if self._output and (late is not None or self._parting is not None or self._answering):
             self._flush()
         if self.closed:
             return
@@ -198,7 +212,7 @@ class Connection:
         except OSError as error:
             self._broken(error)
             return
-        if flags & socket.MSG_CTRUNC:
+        if flags & _CTRUNC:
             self._callbacks.on_descriptor(self)
         if self.closed or self._finishing:
             return
@@ -219,7 +233,8 @@ class Connection:
         self._answering = True
         self._callbacks.on_line(self, line)
         self._answering = False
-        if self._output and self._parting is None and not (self._writing or self._retry is not None):
+        due = len(self._output) > self._droppable_count
+        if due and self._parting is None and not (self._writing or self._retry is not None):
             self._flush()
 
     def _take(self, chunk: bytes) -> None:
@@ -292,6 +307,11 @@ class Connection:
         if self._finishing and not self._output:
             self.close()
 
+    def _flush_late(self) -> None:
+        self._late = None
+        if self._output and not (self._writing or self._retry is not None):
+            self._flush()
+
     def _retry_flush(self) -> None:
         self._retry = None
         self._flush()
@@ -325,6 +345,10 @@ class Connection:
         if self._stuck is not None:
             self._stuck.cancel()
             self._watch()
+        if not self.unread_len:
+            self._output.clear()
+            self._droppable_count = 0
+            return
         while sent_len:
             first = self._output[0]
             self._droppable_count -= first.droppable
