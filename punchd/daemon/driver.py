@@ -160,17 +160,12 @@ class Driver:
     def _perform(self, run: Run, effects: list[do.Effect]) -> None:
         failed: set[int] = set()
         for effect in effects:
-            pair: int | None = getattr(effect, "pair", None)
-            if pair in failed and not isinstance(effect, do.ClosePair | do.HandOver):
-                continue
-            if run.muted and isinstance(effect, do.Connect | do.Tell | do.Resend):
-                if isinstance(effect, do.Connect):
-                    failed.add(effect.pair)
-                    run.inbox.append(effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
+            if (failed or run.muted) and self._is_passed_over(run, effect, failed):
                 continue
             try:
                 self._table[type(effect)](run, effect)
             except OSError as error:
+                pair: int | None = getattr(effect, "pair", None)
                 if pair is None or isinstance(effect, do.Clear):
                     continue
                 if isinstance(effect, do.Resend | do.Inject | do.Tell | do.Spray) and error.errno in _LOST:
@@ -178,6 +173,16 @@ class Driver:
                     continue
                 failed.add(pair)
                 run.inbox.append(effect_failed(pair, effect, error))
+
+    def _is_passed_over(self, run: Run, effect: do.Effect, failed: set[int]) -> bool:
+        """Its pair has failed in this step, or it would send and may not."""
+        if getattr(effect, "pair", None) in failed:
+            return not isinstance(effect, do.ClosePair | do.HandOver)
+        if run.muted and isinstance(effect, do.Connect):
+            failed.add(effect.pair)
+            run.inbox.append(effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
+            return True
+        return run.muted and isinstance(effect, do.Tell | do.Resend)
 
     def _arm(self, run: Run) -> None:
         deadline = run.attempt.deadline
