@@ -124,6 +124,21 @@ int punchd_send_segments(int fd, const struct punchd_segment *segs, size_t n)
 	return (int)sent;
 }
 
+int punchd_send_bare(int fd, const struct punchd_flow *flow, uint8_t flags,
+		     uint32_t seq, uint32_t ack, uint16_t window, uint8_t ttl)
+{
+	struct punchd_segment seg = {
+		.seq = seq, .ack = ack, .window = window,
+		.src_port = flow->local_port, .dst_port = flow->remote_port,
+		.family = flow->family, .ttl = ttl, .flags = flags,
+		.options.window_scale = PUNCHD_NO_WINDOW_SCALE,
+	};
+
+	memcpy(seg.src, flow->local, sizeof(seg.src));
+	memcpy(seg.dst, flow->remote, sizeof(seg.dst));
+	return punchd_send_segments(fd, &seg, 1);
+}
+
 int punchd_send_spray(int fd, const struct punchd_segment *seg,
 		      const struct punchd_shot *shots, size_t n)
 {

@@ -349,9 +349,9 @@ class Driver:
             if held.sock is not None:
                 assert held.tag is not None
                 sockets.send_datagram(held.sock, held.tag + bytes([effect.signal]), effect.ttl)
-        elif self._host.raw is not None:
+        elif self._host.raw is not None and held.flow is not None:
             self._host.raw.send_bare(
-                held.local, held.remote, flags=native.FLAG_ACK, seq=effect.seq, ack=effect.ack,
+                held.flow, flags=native.FLAG_ACK, seq=effect.seq, ack=effect.ack,
                 window=seen.WINDOWS[effect.signal], ttl=effect.ttl or FULL_TTL,
             )  # fmt: skip
 
@@ -359,11 +359,9 @@ class Driver:
         held = run.held.get(effect.pair)
         if held is not None and held.fan is not None and held.stream:
             self._fans.clear(held, effect)
-        elif held is not None and held.stream and self._host.raw is not None:
+        elif held is not None and held.flow is not None and held.stream and self._host.raw is not None:
             run.count(effect.ttl)
-            self._host.raw.send_bare(
-                held.local, held.remote, flags=native.FLAG_RST, seq=effect.seq, ack=0, window=0, ttl=effect.ttl
-            )
+            self._host.raw.send_bare(held.flow, flags=native.FLAG_RST, seq=effect.seq, ack=0, window=0, ttl=effect.ttl)
 
     def _close_pair(self, run: Run, effect: do.ClosePair) -> None:
         if (held := run.held.get(effect.pair)) is not None:

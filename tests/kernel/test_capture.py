@@ -112,6 +112,17 @@ def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Benc
     assert expected == segments(bench.seen(), outgoing=False)
 
 
+def test_a_bare_segment_bears_what_it_was_given(bench: Bench) -> None:
+    """All that punchd says on a TCP path is said by these."""
+    flow = Flow((B, bench.far_port), (A, bench.port), protocol=socket.IPPROTO_TCP)
+    bench.b.send_bare(flow, flags=ACK, seq=1 << 31, ack=7, window=native.WINDOW_ANSWER, ttl=9)
+    (came,) = bench.seen()
+    assert isinstance(came, Seen)
+    said = came.flags, came.seq, came.ack, came.window, came.ttl, came.mss, came.window_scale
+    assert (ACK, 1 << 31, 7, native.WINDOW_ANSWER, 8, None, None) == said
+    assert checksums_hold(came.raw)
+
+
 def test_segments_of_other_flows_and_ports_are_not_told(bench: Bench) -> None:
     """The ring sees the whole punch range; Python must only hear of its own attempts."""
     bench.a.send([bench.out(flags=SYN, port=fresh_port()), bench.out(flags=SYN, port=LO - 1)])
