@@ -37,6 +37,7 @@ log: Any = structlog.get_logger()
 
 FULL_TTL = 64
 ASK_AGAIN_S = 0.002
+FAR_S = 1.0  # by which an alarm may be too early; to be rung for nothing costs more than to be set anew
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
 PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 # The host's own firewall dropped it, a queue is full, the route is gone: lost, as a packet may be on any hop.
@@ -185,18 +186,17 @@ class Driver:
         return run.muted and isinstance(effect, do.Tell | do.Resend)
 
     def _arm(self, run: Run) -> None:
-        deadline = run.attempt.deadline
-        if deadline is None or (run.alarm is not None and run.alarm.at <= deadline):
+        deadline, alarm = run.attempt.deadline, run.alarm
+        if deadline is None or (alarm is not None and alarm.at <= deadline < alarm.at + FAR_S):
             return  # an earlier alarm finds out by itself that it came too early
-        if run.alarm is not None:
-            run.alarm.cancel()
+        if alarm is not None:
+            alarm.cancel()
         run.alarm = self._clockwork.set(deadline, partial(self._on_alarm, run))
 
     def _on_alarm(self, run: Run) -> None:
         run.alarm = None
-        if self._is_due(run):
-            self._drain_ring()  # what has happened comes before what has not
-        if self._is_due(run):
+        # what has happened comes before what has not
+        if self._is_due(run) and (not self._drain_ring() or self._is_due(run)):
             for held in run.held.values():  # made without a handshake: watched once COMMIT is late, for few need it
                 if held.stream and held.sock is not None and not held.watched:
                     self._watch_stream(run, held)
@@ -220,8 +220,10 @@ class Driver:
             run.journal.close()
         run.caller.ended()
 
-    def _drain_ring(self) -> None:
-        for record in self._host.ring.drain() if self._host.ring is not None else ():
+    def _drain_ring(self) -> bool:
+        """Feed what the ring has seen. Whether there was any."""
+        records = self._host.ring.drain() if self._host.ring is not None else []
+        for record in records:
             known = self._tokens.get(record.token)
             if known is None:
                 continue
@@ -239,6 +241,7 @@ class Driver:
                     None if record.timestamps is None else record.timestamps[0], record.local_port, record.remote_port,
                 )  # fmt: skip
             self.feed(run, event)
+        return bool(records)
 
     # -- effects, in the order of words/effects.py ---------------------------------------------------------------
 
@@ -344,7 +347,6 @@ class Driver:
         if held is None:
             return
         run.count(effect.ttl)
-        self._fans.maps(held)
         if not held.stream:
             if held.sock is not None:
                 assert held.tag is not None
@@ -354,6 +356,7 @@ class Driver:
                 held.flow, flags=native.FLAG_ACK, seq=effect.seq, ack=effect.ack,
                 window=seen.WINDOWS[effect.signal], ttl=effect.ttl or FULL_TTL,
             )  # fmt: skip
+        self._fans.maps(held)
 
     def _clear(self, run: Run, effect: do.Clear) -> None:
         held = run.held.get(effect.pair)

@@ -4,8 +4,8 @@ It refuses to know what a line means: requests, ids and the wording of errors ar
 Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
 Output leaves at the end of the loop's turn, all lines of one turn together, and queues while the kernel does not take
 it. A line with a descriptor leaves at once and takes along what waits: it is a sendmsg of its own anyway. What is said
-to a line that came alone leaves at once, for nothing else is due. A droppable line waits COMPANY_S for one that is not,
-since each write wakes the caller up:
+to a line that came alone leaves at once, too, for nothing else is due. A droppable line waits COMPANY_S for one that is
+not, since each write wakes the caller up:
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -121,7 +121,7 @@ class Connection:
         self._late: asyncio.TimerHandle | None = None
         """When droppable lines have waited long enough; left running when they had company."""
         self._answering = False
-        """The owner has the only line there is; what it says leaves when it is done."""
+        """The owner has the only line there is."""
         self._stuffed = False
         self._finishing = False
         self._retry: asyncio.TimerHandle | None = None
@@ -139,12 +139,12 @@ class Connection:
         self.unread_len += len(line)
         if self._writing or self._retry is not None:
             pass
-        elif fd is not None or self.unread_len > _JOIN_MAX_LEN:
-            self._flush()
-        elif droppable:
+        elif droppable and self.unread_len <= _JOIN_MAX_LEN:
             if self._late is None:
                 self._late = self._loop.call_later(COMPANY_S, self._flush_late)
-        elif self._parting is None and not self._answering:
+        elif fd is not None or self._answering or self.unread_len > _JOIN_MAX_LEN:
+            self._flush()
+        elif self._parting is None:
             self._parting = self._loop.call_soon(self._flush)
         if self.unread_len > UNREAD_MAX_LEN:
             self._drop_oldest()
@@ -166,7 +166,7 @@ class Connection:
         late, self._late = self._late, None
         if late is not None:
             late.cancel()
-        if self._output and (late is not None or self._parting is not None or self._answering):
+        if self._output and (late is not None or self._parting is not None):
             self._flush()
         if self.closed:
             return
@@ -233,9 +233,6 @@ class Connection:
         self._answering = True
         self._callbacks.on_line(self, line)
         self._answering = False
-        due = len(self._output) > self._droppable_count
-        if due and self._parting is None and not (self._writing or self._retry is not None):
-            self._flush()
 
     def _take(self, chunk: bytes) -> None:
         lines = chunk.split(b"\n")
