@@ -235,11 +235,7 @@ class Driver:
             elif record.other_port:
                 event = seen.StraySeen(held.pair, record.other_port, record.flags, record.ttl)
             else:
-                event = seen.SegmentSeen(
-                    held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
-                    record.raw, record.mss, record.window_scale, record.sack_permitted,
-                    None if record.timestamps is None else record.timestamps[0], record.local_port, record.remote_port,
-                )  # fmt: skip
+                event = seen.SegmentSeen(held.pair, *record[4:])
             self.feed(run, event)
         return bool(records)
 

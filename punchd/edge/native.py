@@ -75,26 +75,28 @@ class Segment:
 
 
 class Seen(NamedTuple):
-    """A segment of a known flow, as the ring saw it (a tuple, for these are made by the thousand)."""
+    """A segment of a known flow, as the ring saw it (a tuple, for these are made by the thousand).
+
+    other_port: the remote port it came from where that is not the flow's; else 0. All after `time_ns` is the event.
+    """
 
     token: int
+    other_port: int
+    payload_len: int
+    time_ns: int
     outgoing: bool
     flags: int
     seq: int
     ack: int
     window: int
     ttl: int
-    payload_len: int
     raw: bytes
     mss: int | None
     window_scale: int | None
     sack_permitted: bool
-    timestamps: tuple[int, int] | None
-    time_ns: int
+    timestamp: int | None
     local_port: int
     remote_port: int
-    other_port: int
-    """The remote port it came from where that is not the flow's; else 0."""
 
 
 class SeenIcmp(NamedTuple):
@@ -465,16 +467,16 @@ def read_record(records: Any, index: int) -> Seen | SeenIcmp:
     at = index * RECORD_LEN
     (
         token, time_ns, kind, outgoing, bytes_len, other_port, seq, ack, src_port, dst_port, window, payload_len, ttl,
-        flags, ts_val, ts_ecr, mss, scale, sack_permitted, timestamps,
+        flags, ts_val, _, mss, scale, sack_permitted, timestamps,
     ) = _RECORD.unpack_from(records, at)  # fmt: skip
     if kind == lib.PUNCHD_RECORD_ICMP:
         sender, icmp_type, code, error_ttl = _QUOTE.unpack_from(records, at + _RECORD.size)
         return SeenIcmp(token, icmp_type, code, _spelled(sender), error_ttl, time_ns)
     local_port, remote_port = (src_port, dst_port) if outgoing else (dst_port, src_port)
     return Seen(
-        token, outgoing == 1, flags, seq, ack, window, ttl, payload_len, records[at + _BYTES : at + _BYTES + bytes_len],
-        mss or None, None if scale == _NO_SCALE else scale, sack_permitted == 1,
-        (ts_val, ts_ecr) if timestamps else None, time_ns, local_port, remote_port, other_port,
+        token, other_port, payload_len, time_ns, outgoing == 1, flags, seq, ack, window, ttl,
+        records[at + _BYTES : at + _BYTES + bytes_len], mss or None, None if scale == _NO_SCALE else scale,
+        sack_permitted == 1, ts_val if timestamps else None, local_port, remote_port,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from punchd.edge import native
 from punchd.edge.native import Flow, Flows, Segment, build, parse, retouch
+from punchd.words.events import SegmentSeen
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
@@ -491,13 +492,12 @@ class TestRecords:
         options = segment.options
         options.ts_val, options.ts_ecr, options.mss, options.window_scale = 13, 14, 15, 0
         options.sack_permitted = options.timestamps = 1
-        seen = native.Seen(
-            1 << 40, True, 12, 5, 6, 9, 11, 10, b"abc", 15, 0, True, (13, 14), 1 << 50, local_port=7, remote_port=8,
-            other_port=4,
-        )  # fmt: skip
+        seen = native.Seen(1 << 40, 4, 10, 1 << 50, True, 12, 5, 6, 9, 11, b"abc", 15, 0, True, 13, 7, 8)
+        names = ["segment" if name == "raw" else name for name in native.Seen._fields[4:]]
+        assert list(SegmentSeen.__struct_fields__[1:]) == names
         assert seen == native.read_record(view, 1)
         record.outgoing, options.mss, options.window_scale, options.timestamps = 0, 0, 255, 0
-        came = seen._replace(outgoing=False, mss=None, window_scale=None, timestamps=None, local_port=8, remote_port=7)
+        came = seen._replace(outgoing=False, mss=None, window_scale=None, timestamp=None, local_port=8, remote_port=7)
         assert came == native.read_record(view, 1)
         quote = record.quote
         record.kind, quote.type, quote.code, quote.ttl = 2, 3, 13, 60

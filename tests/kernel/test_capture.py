@@ -194,7 +194,7 @@ def test_a_captured_segment_is_whole_after_retouching(net: Net, bench: Bench) ->
     assert (SYN, True) == (first.flags, first.sack_permitted)
     assert 1460 == first.mss
     assert first.window_scale is not None
-    assert first.timestamps is not None
+    assert first.timestamp is not None
     again = native.retouch(first.raw, 9)
     assert (False, True) == (checksums_hold(first.raw), checksums_hold(again))
     assert 9 == native.parse(again).ttl
