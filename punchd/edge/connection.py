@@ -2,10 +2,9 @@
 It refuses to know what a line means: requests, ids and the wording of errors are the daemon's.
 
 Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
-Output leaves at the end of the loop's turn, all lines of one turn together, and queues while the kernel does not take
-it. A line with a descriptor leaves at once and takes along what waits: it is a sendmsg of its own anyway. What is said
-to a line that came alone leaves at once, too, for nothing else is due. A droppable line waits COMPANY_S for one that is
-not, since each write wakes the caller up:
+Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
+while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due. A
+droppable line waits COMPANY_S for one that is not, since each write wakes the caller up:
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -142,7 +141,7 @@ class Connection:
         elif droppable and self.unread_len <= _JOIN_MAX_LEN:
             if self._late is None:
                 self._late = self._loop.call_later(COMPANY_S, self._flush_late)
-        elif fd is not None or self._answering or self.unread_len > _JOIN_MAX_LEN:
+        elif self._answering or self.unread_len > _JOIN_MAX_LEN:
             self._flush()
         elif self._parting is None:
             self._parting = self._loop.call_soon(self._flush)

@@ -530,22 +530,6 @@ def test_the_answer_to_a_line_alone_leaves_before_the_loop_turns(run: Any) -> No
     run(story)
 
 
-def test_a_descriptor_waits_for_nothing_and_takes_along_what_waits(run: Any) -> None:
-    """The connection is what the caller waits for."""
-
-    async def story(told: House) -> None:
-        with told.client() as client:
-            await until(lambda: told.server.connections)
-            told.connection.send(b"news\n", droppable=True)
-            told.connection.send(b"before\n")
-            told.connection.send(b"ok\n", os.open("/dev/null", os.O_RDONLY))
-            text, fds, _, _ = socket.recv_fds(client, 100, 1)
-            os.close(*fds)
-            assert b"news\nbefore\nok\n" == text
-
-    run(story)
-
-
 @pytest.mark.parametrize("company", [b"", b"notify\n"])
 def test_a_droppable_line_waits_for_company_but_not_long(
     run: Any, monkeypatch: pytest.MonkeyPatch, company: bytes
