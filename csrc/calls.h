@@ -68,6 +68,17 @@ int punchd_segment_parse(const uint8_t *in, size_t in_len,
 int punchd_segment_retouch(uint8_t *bytes, size_t bytes_len, uint8_t ttl);
 
 /**
+ * punchd_segment_bare() - A segment without options, along a flow
+ * @seg:	filled whole
+ * @flow:	from its local end to its remote one; read only
+ * @flags, @seq, @ack, @window, @ttl: of the segment
+ */
+void punchd_segment_bare(struct punchd_segment *seg,
+			 const struct punchd_flow *flow, uint8_t flags,
+			 uint32_t seq, uint32_t ack, uint16_t window,
+			 uint8_t ttl);
+
+/**
  * punchd_quote_parse() - Read an ICMP error and the flow it is about
  * @in, @in_len: an IP packet, from its first byte
  * @quote:	filled when well

@@ -327,6 +327,21 @@ static int quoted_read(const uint8_t *in, size_t in_len,
 	return PUNCHD_OK;
 }
 
+void punchd_segment_bare(struct punchd_segment *seg,
+			 const struct punchd_flow *flow, uint8_t flags,
+			 uint32_t seq, uint32_t ack, uint16_t window,
+			 uint8_t ttl)
+{
+	*seg = (struct punchd_segment){
+		.seq = seq, .ack = ack, .window = window,
+		.src_port = flow->local_port, .dst_port = flow->remote_port,
+		.family = flow->family, .ttl = ttl, .flags = flags,
+		.options.window_scale = PUNCHD_NO_WINDOW_SCALE,
+	};
+	memcpy(seg->src, flow->local, sizeof(seg->src));
+	memcpy(seg->dst, flow->remote, sizeof(seg->dst));
+}
+
 int punchd_quote_parse(const uint8_t *in, size_t in_len,
 		       struct punchd_quote *quote)
 {

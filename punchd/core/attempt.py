@@ -123,24 +123,28 @@ class Attempt:
         self.now = now
         if self.state is State.DONE:
             return []
+        if isinstance(event, _OF_ALL):
+            self._on_own(event)
+        else:
+            pair = self.pairs[event.pair]
+            self._on_pair(pair, pair.feed(event, now))
+        if not self.done:
+            self._consider()
+        return self._take()
+
+    def _on_own(self, event: Cancelled | DeadlinePassed | Settled | CallHeard) -> None:
         match event:
             case Cancelled():
                 self._end(Failed(event.code, "the attempt was ended before it succeeded", ""))
             case DeadlinePassed():
                 for pair in self.pairs:
-                    if pair.deadline is not None and pair.deadline <= now:
-                        pair.feed(event, now)
+                    if pair.deadline is not None and pair.deadline <= self.now:
+                        pair.feed(event, self.now)
                 self._on_time()
             case Settled():
                 self._on_settled()
             case CallHeard():
                 self._on_call(event.message)
-            case _:
-                pair = self.pairs[event.pair]
-                self._on_pair(pair, pair.feed(event, now))
-        if not self.done:
-            self._consider()
-        return self._take()
 
     @property
     def done(self) -> bool:
@@ -167,7 +171,7 @@ class Attempt:
         script = technique.initiator if self.terms.initiating else technique.responder
         place, ours = (pair.own_port, pair.remote or self.remote, pair.aim_port), self.terms.initiating
         if pair.offer.fan is None:
-            pair.do(OpenPair, technique.name, *place, ours=ours)
+            self._effects.append(OpenPair(pair.index, technique.name, *place, ours))
         else:
             tag = b"" if pair.stream else secret_tag(self.terms.nonce, "udp")
             pair.do(OpenFan, technique.name, *place, ours=ours, tag=tag, seed=pair.lanes.seed)
@@ -201,6 +205,8 @@ class Attempt:
 
     def _tries(self, pair: Pair) -> int:
         """What opens alike goes out together, and is one try; each round of a fan is, and each offer of a list."""
+        if not pair.index:
+            return 1 + pair.lanes.number
         before = self.pairs[: pair.index + 1]
         turns = sum(self.in_turn or one.offer.opening is not last.offer.opening for last, one in pairwise(before))
         return 1 + turns + pair.lanes.number
@@ -244,3 +250,6 @@ class Attempt:
 
     def _consider(self) -> None:
         raise NotImplementedError  # each role has its own rule
+
+
+_OF_ALL = (Cancelled, DeadlinePassed, Settled, CallHeard)

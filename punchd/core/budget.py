@@ -9,7 +9,7 @@ address is sent at most
     rate * t + burst                    packets by fans,
     rate * t + (1 + OVERDRAFT) * burst  packets in all,
 
-but for the last step of each attempt and what the kernel repeats of a SYN by itself. Packets that are meant to die on
+but for one step of an attempt and what the kernel repeats of a SYN by itself. Packets that are meant to die on
 their way count for the caller and the host, not for the target.
 """
 
@@ -47,13 +47,15 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
 class Budget:
     """All buckets of one daemon."""
 
-    __slots__ = ("_callers", "_host", "_limits", "_targets")
+    __slots__ = ("_callers", "_host", "_limits", "_targets", "overdrawn_until")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._host = _Bucket(limits.host)
         self._targets: OrderedDict[str, _Bucket] = OrderedDict()
         self._callers: OrderedDict[int, _Bucket] = OrderedDict()
+        self.overdrawn_until = 0.0
+        """From then on every target may be sent to, if nothing else leaves."""
 
     def take(self, target: str, caller: int, count: int, now: float, *, dies: bool) -> float:
         """Seconds until so many packets may leave; 0: they may now, and are paid for."""
@@ -70,31 +72,33 @@ class Budget:
     def charge(self, target: str, caller: int, arriving: int, dying: int, now: float) -> bool:
         """So many packets have left. Whether more may."""
         bucket = _find(self._targets, target, self._limits.target)
-        bucket.refill(now)
-        bucket.level -= arriving
+        bucket.spend(arriving, now)
         if arriving or dying:
             for other in (self._host, _find(self._callers, caller, self._limits.caller)):
-                other.refill(now)
-                other.level = max(other.level - arriving - dying, other.floor)
-        return bucket.level > bucket.floor
+                other.spend(arriving + dying, now)
+                if other.level < other.floor:
+                    other.level = other.floor
+        if bucket.level > bucket.floor:
+            return True
+        self.overdrawn_until = max(self.overdrawn_until, now + (bucket.floor - bucket.level) / bucket.rate + _INSTANT_S)
+        return False
 
 
 class _Bucket:
-    __slots__ = ("at", "floor", "level", "limit")
+    __slots__ = ("at", "burst", "floor", "level", "rate")
 
     def __init__(self, limit: Limit) -> None:
-        self.limit, self.level, self.at = limit, float(limit.burst), -1.0
+        self.rate, self.burst, self.level, self.at = limit.rate, limit.burst, float(limit.burst), 0.0
         self.floor = -OVERDRAFT * limit.burst
 
-    def refill(self, now: float) -> None:
-        if self.at >= 0.0 and self.level < self.limit.burst:
-            self.level = min(self.limit.burst, self.level + (now - self.at) * self.limit.rate)
-        self.at = now
+    def spend(self, count: int, now: float) -> None:
+        level = self.level + (now - self.at) * self.rate
+        self.level, self.at = (level if level < self.burst else self.burst) - count, now
 
     def wait_s(self, count: int, now: float) -> float:
         """A burst larger than the bucket leaves when that is full."""
-        self.refill(now)
-        return (min(count, self.limit.burst) - self.level) / self.limit.rate
+        self.spend(0, now)
+        return (min(count, self.burst) - self.level) / self.rate
 
 
 def _find(buckets: OrderedDict[K, _Bucket], key: K, limit: Limit) -> _Bucket:

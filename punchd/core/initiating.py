@@ -94,15 +94,20 @@ class Initiating(Attempt):
             self._early_given = answered[0]
             self._silence_others(answered[0])
             self._effects.append(HandOver(answered[0].index, answered[0].offer.technique, early=True))
-        heard = [pair for pair in self.pairs if pair.answered or pair.connected or pair.evidence.own_syn_ack]
         for pair in answered:
-            alone = pair.handshake and len(heard) == 1
-            if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or alone):
+            if pair.connected and not pair.closed and pair.fail_code is None and (pair.committed or self._alone(pair)):
                 self._take_over(pair)
                 return
         if all(pair.fail_code is not None for pair in self.pairs):
             self._report_losers(None)
             self._end(self._failure())
+
+    def _alone(self, chosen: Pair) -> bool:
+        """The peer's kernel has acknowledged our answer, and no other pair can have been chosen."""
+        if not chosen.handshake:
+            return False
+        heard = [pair for pair in self.pairs if pair.answered or pair.connected or pair.evidence.own_syn_ack]
+        return len(heard) == 1
 
     def _consider_notifying(self) -> None:
         if not self._settled or not all(pair.primed or pair.fail_code is not None for pair in self.pairs):

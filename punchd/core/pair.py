@@ -142,9 +142,12 @@ class Pair:
 
     def do(self, make: Callable[Concatenate[int, P], Effect], *args: P.args, **kwargs: P.kwargs) -> None:
         """Ask for an effect on this pair."""
-        effect = make(self.index, *args, **kwargs)
-        self.evidence.connects |= isinstance(effect, Connect)
-        self.outbox.append(effect)
+        self.outbox.append(make(self.index, *args, **kwargs))
+
+    def connect(self, ttl: int | None, *, stubborn: bool = False) -> None:
+        """A SYN of ours is to leave."""
+        self.evidence.connects = True
+        self.outbox.append(Connect(self.index, ttl, stubborn))
 
     def tell(self, signal: Signal, ttl: int | None = None) -> None:
         """Signal the peer's punchd on the path. Sequence SND.UNA-1: no kernel takes it into the stream."""
@@ -310,7 +313,9 @@ class Pair:
 
     def feed(self, event: ScriptEvent, now: float) -> ScriptEvent:
         """Take one event: evidence first, then the script. Returns it as understood: a signal is no mere segment."""
-        if self.closed or self.script is None or self._is_of_another_lane(event):
+        if self.closed or self.script is None:
+            return event
+        if self.lanes.chosen is not None and self._is_of_another_lane(event):
             return event
         self.now = now
         event = self._witness(event)
@@ -363,7 +368,7 @@ class Pair:
         return round((self.reach_at - self.fired_at) * 1000, 2)
 
     def _is_of_another_lane(self, event: ScriptEvent) -> bool:
-        if self.lanes.chosen is None or not isinstance(event, SegmentSeen | SignalSeen):
+        if not isinstance(event, SegmentSeen | SignalSeen):
             return False
         return (event.local_port, event.remote_port) != self.lanes.chosen
 
@@ -374,6 +379,8 @@ class Pair:
                 return self._witness_segment(event)
             case SignalSeen():
                 self._heard_signal(event.signal)
+            case KernelHeard() | DeadlinePassed() | Called() | Withheld() | Located():
+                pass
             case Connected():
                 self.connected = True
                 if self.handshake or not self.terms.initiating:
@@ -397,12 +404,10 @@ class Pair:
                 self.fail(event.code, event.cause)
             case Readable():
                 self.committed = True
-            case DeadlinePassed() | Called() | KernelHeard() | Withheld() | Located():
-                pass
         return event
 
     def _witness_segment(self, event: SegmentSeen) -> ScriptEvent:
-        seen, kind = self.evidence, event.flags & (SYN_ACK | RST)
+        seen, kind = self.evidence, event.flags & _KIND
         if event.outgoing:
             if kind == SYN:
                 seen.own_syn, self.own_syn = True, event
@@ -416,7 +421,8 @@ class Pair:
             if seen.rst_ttl is None:
                 seen.rst_ttl = event.ttl
             return event
-        seen.peer_ttl = max(seen.peer_ttl or 0, event.ttl)
+        if seen.peer_ttl is None or seen.peer_ttl < event.ttl:
+            seen.peer_ttl = event.ttl
         if kind & SYN:
             seen.peer_syn |= kind == SYN
             seen.peer_syn_ack |= kind == SYN_ACK
@@ -474,5 +480,6 @@ def never(event: ScriptEvent) -> bool:
     return False
 
 
+_KIND = SYN_ACK | RST
 _RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
 _TIME_EXCEEDED = 11  # RFC 792

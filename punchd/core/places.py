@@ -17,6 +17,7 @@ SKEW_MS = 60_000
 """How far the clocks of two hosts may be apart."""
 
 _LOWEST_PORT = 1024
+_UNKNOWN = View()
 
 
 def usable(
@@ -49,12 +50,12 @@ def address(place: Place, transport: str) -> str:
 def view(place: Place | None, transport: str) -> View:
     """What it says of the NAT and of a mapping that is there already."""
     if place is None:
-        return View()
+        return _UNKNOWN
     if place.descriptor is None:
-        return View(own_port=place.port or 0, public_port=place.port or 0)
+        return View(own_port=place.port, public_port=place.port) if place.port else _UNKNOWN
     face, other = _face(place, transport), _face(place, "udp" if transport == "tcp" else "tcp")
     if face is None:
-        return View()
+        return _UNKNOWN
     nat, kept = face.nat, face.local_port == face.public.port
     if nat.allocation is Allocation.PRESERVING or (kept and nat.allocation is Allocation.UNKNOWN):
         return View(nat)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
@@ -80,6 +81,7 @@ MARGIN = 32
 _LATE = {"tcp-simopen": (Opening.REFIRED,), "tcp-midstream": (Opening.REFIRED, Opening.CROSSED),
          "udp": (Opening.REFIRED, Opening.CROSSED)}  # fmt: skip
 _EITHER_WAY = {"tcp-direct"}
+_UNKNOWN = View()
 _FANS = {"tcp": "tcp-birthday", "udp": "udp-birthday"}
 
 
@@ -160,7 +162,23 @@ def rows(
     fans    this host can send many packets of one technique at once
     tried   attempts to this peer that failed a short time ago
     """
-    own, peer, times = own or View(), peer or View(), times or Times()
+    own, peer, times = own or _UNKNOWN, peer or _UNKNOWN, times or Times()
+    if own == peer == _UNKNOWN:
+        return list(_unclassed(tuple(names), listed, times.side_s, times.patience_s, tried))
+    return _rows(names, own, peer, times, listed=listed, fans=fans, tried=tried)
+
+
+@lru_cache(maxsize=256)
+def _unclassed(
+    names: tuple[str, ...], listed: bool, side_s: float | None, patience_s: float, tried: int
+) -> list[Row]:  # fmt: skip
+    """The plan for two sides of which nobody knows anything: there are few such, and thousands of attempts a second."""
+    return _rows(names, _UNKNOWN, _UNKNOWN, Times(0.0, side_s, patience_s), listed=listed, fans=False, tried=tried)
+
+
+def _rows(
+    names: Sequence[str], own: View, peer: View, times: Times, *, listed: bool, fans: bool, tried: int
+) -> list[Row]:  # fmt: skip
     if listed:
         plain = [row for name in names for row in _listed(name, own, peer, times)]
     else:
@@ -193,6 +211,8 @@ def merged(main: Sequence[Row], further: Sequence[Sequence[Row]], *, within: Seq
     within  where no NAT comes between: at once
     order   the caller named these techniques: they come in turn
     """
+    if not (within or further):
+        return list(main)
     room = OFFERS_MAX - len(main) - len(within)
     places = range(max(map(len, further), default=0))
     extra = [rows[place] for place in places for rows in further if place < len(rows)][: max(0, room)]

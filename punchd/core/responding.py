@@ -139,11 +139,12 @@ class Responding(Attempt):
     def _call(self, *moved: Ready) -> None:
         """The second message, if a pair wants one."""
         calling = [pair for pair in self.pairs if pair.calls]
+        if not (calling or moved):
+            return
         ready = (*moved, *(Ready(self._places[pair.index], pair.meets) for pair in calling))
         for pair in calling:
             pair.calls = False
-        if ready:
-            self._effects.append(CallBack(SecondMessage(self.terms.nonce, ready)))
+        self._effects.append(CallBack(SecondMessage(self.terms.nonce, ready)))
 
     def _move(self, pair: Pair) -> None:
         """The port that the initiator drew for us is taken: fire from another, and tell it in a second message."""

@@ -337,11 +337,12 @@ class Admission:
 
     def _own_view(self, place: Place, local: str, transport: str) -> View:
         """Of our own NAT we know better than our descriptor what it has opened since."""
-        known, step = places.view(place, transport), self.recent.step(transport, local)
-        tally, now = self.recent.tally(transport, local), time.monotonic()
-        line = tally.line(step) if step else []
+        known = places.view(place, transport)
         if known.face is None or known.nat.allocation is not Allocation.SEQUENTIAL or not known.face.samples:
             return known
+        step, now = self.recent.step(transport, local), time.monotonic()
+        tally = self.recent.tally(transport, local)
+        line = tally.line(step) if step else []
         if len(line) < 2:
             age_s = max(0.0, time.time() - known.face.samples[-1].at_ms / 1000)
             taken, unsure = tally.since(tally.at(now - age_s))

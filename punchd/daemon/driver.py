@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from punchd.words.probing import KeptPort
 log: Any = structlog.get_logger()
 
 ASK_AGAIN_S = 0.002
+FAR_S = 1.0  # by which an alarm may be too early; to be rung for nothing costs more than to be set anew
 GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
 PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 
@@ -79,7 +80,6 @@ class Driver:
         """Begin an attempt; its caller hears everything else."""
         run = Run(attempt, caller, journal)
         self.runs.add(run)
-        self._pay(run)
         self._guarded(run, self._begin)
         return run
 
@@ -100,8 +100,7 @@ class Driver:
 
     def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
         run.busy = True
-        if run.arriving or run.dying or run.muted:
-            self._pay(run)
+        run.muted = self._budget.overdrawn_until > self._clock() and not self._pays(run)
         try:
             work(run)
         except Exception as error:  # a Bug of ours ends this attempt, and no other
@@ -109,16 +108,21 @@ class Driver:
             run.broken = True
             run.caller.failed(Failed(Code.INTERNAL, f"punchd failed: {error!r}", Code.INTERNAL.advice))
         run.busy = False
+        if run.arriving or run.dying:
+            self._pays(run)
         if run.broken or run.attempt.done:
             self._end(run)
         else:
             self._arm(run)
 
-    def _pay(self, run: Run) -> None:
-        """For what has been sent since it last paid: once a step."""
-        now, uid, sent = self._clock(), run.caller.uid, (run.arriving, run.dying)
-        run.muted = not all(self._budget.charge(target, uid, *sent, now) for target in run.attempt.targets)
+    def _pays(self, run: Run) -> bool:
+        """For what has been sent since it last paid. Whether it may send more."""
+        now, uid, arriving, dying = self._clock(), run.caller.uid, run.arriving, run.dying
         run.arriving = run.dying = 0
+        good = True
+        for target in run.attempt.targets:
+            good = self._budget.charge(target, uid, arriving, dying, now) and good
+        return good
 
     def _begin(self, run: Run) -> None:
         effects = run.attempt.begin()
@@ -156,17 +160,12 @@ class Driver:
     def _perform(self, run: Run, effects: list[do.Effect]) -> None:
         failed: set[int] = set()
         for effect in effects:
-            pair: int | None = getattr(effect, "pair", None)
-            if pair in failed and not isinstance(effect, do.ClosePair | do.HandOver):
-                continue
-            if run.muted and isinstance(effect, do.Connect | do.Tell | do.Resend):
-                if isinstance(effect, do.Connect):
-                    failed.add(effect.pair)
-                    run.inbox.append(effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
+            if (failed or run.muted) and self._is_passed_over(run, effect, failed):
                 continue
             try:
                 self._table[type(effect)](run, effect)
             except OSError as error:
+                pair: int | None = getattr(effect, "pair", None)
                 if pair is None or isinstance(effect, do.Clear):
                     continue
                 if (lost := packet_refused(effect, error)) is not None:
@@ -175,19 +174,28 @@ class Driver:
                 failed.add(pair)
                 run.inbox.append(effect_failed(pair, effect, error))
 
+    def _is_passed_over(self, run: Run, effect: do.Effect, failed: set[int]) -> bool:
+        """Its pair has failed in this step, or it would send and may not."""
+        if getattr(effect, "pair", None) in failed:
+            return not isinstance(effect, do.ClosePair | do.HandOver)
+        if run.muted and isinstance(effect, do.Connect):
+            failed.add(effect.pair)
+            run.inbox.append(effect_failed(effect.pair, effect, OSError(errno.EDQUOT, _OVERDRAWN)))
+            return True
+        return run.muted and isinstance(effect, do.Tell | do.Resend)
+
     def _arm(self, run: Run) -> None:
-        deadline = run.attempt.deadline
-        if deadline is None or (run.alarm is not None and run.alarm.at <= deadline):
+        deadline, alarm = run.attempt.deadline, run.alarm
+        if deadline is None or (alarm is not None and alarm.at <= deadline < alarm.at + FAR_S):
             return  # an earlier alarm finds out by itself that it came too early
-        if run.alarm is not None:
-            run.alarm.cancel()
+        if alarm is not None:
+            alarm.cancel()
         run.alarm = self._clockwork.set(deadline, partial(self._on_alarm, run))
 
     def _on_alarm(self, run: Run) -> None:
         run.alarm = None
-        if self._is_due(run):
-            self._drain_ring()  # what has happened comes before what has not
-        if self._is_due(run):
+        # what has happened comes before what has not
+        if self._is_due(run) and (not self._drain_ring() or self._is_due(run)):
             for held in run.held.values():  # made without a handshake: watched once COMMIT is late, for few need it
                 if held.stream and held.sock is not None and not held.watched:
                     self._watch_stream(run, held)
@@ -211,16 +219,20 @@ class Driver:
             run.journal.close()
         run.caller.ended()
 
-    def _drain_ring(self) -> None:
-        with self._saying.gathered():
-            self._tell_heard()
+    def _drain_ring(self) -> bool:
+        """Feed what the ring has seen. Whether there was any."""
+        records = self._host.ring.drain() if self._host.ring is not None else []
+        if records:
+            with self._saying.gathered():
+                self._tell_heard(records)
+        return bool(records)
 
     def _refused(self, run: Run, effect: Said, error: OSError) -> None:
         if isinstance(effect, do.Tell):
             self.feed(run, packet_refused(effect, error) or effect_failed(effect.pair, effect, error))
 
-    def _tell_heard(self) -> None:
-        for record in self._host.ring.drain() if self._host.ring is not None else ():
+    def _tell_heard(self, records: Sequence[native.Seen | native.SeenIcmp]) -> None:
+        for record in records:
             known = self._tokens.get(record.token)
             if known is None:
                 continue
@@ -232,11 +244,7 @@ class Driver:
             elif record.other_port:
                 event = seen.StraySeen(held.pair, record.other_port, record.flags, record.ttl)
             else:
-                event = seen.SegmentSeen(
-                    held.pair, record.outgoing, record.flags, record.seq, record.ack, record.window, record.ttl,
-                    record.raw, record.mss, record.window_scale, record.sack_permitted,
-                    None if record.timestamps is None else record.timestamps[0], record.local_port, record.remote_port,
-                )  # fmt: skip
+                event = seen.SegmentSeen(held.pair, *record[4:])
             self.feed(run, event)
 
     # -- effects, in the order of words/effects.py ---------------------------------------------------------------
@@ -345,7 +353,6 @@ class Driver:
         held = run.held.get(effect.pair)
         if held is None:
             return
-        self._fans.maps(held)
         if not held.stream:
             run.count(effect.ttl)
             if held.sock is not None:
@@ -353,6 +360,7 @@ class Driver:
                 sockets.send_datagram(held.sock, held.tag + bytes([effect.signal]), effect.ttl)
         else:
             self._saying.say(run, held, effect)
+        self._fans.maps(held)
 
     def _clear(self, run: Run, effect: do.Clear) -> None:
         held = run.held.get(effect.pair)

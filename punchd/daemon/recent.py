@@ -71,7 +71,10 @@ class Recent:
 
     def tally(self, transport: str, local: str) -> Tally:
         """Of the NAT that this address of ours is behind."""
-        return self._tallies.setdefault((transport, local), Tally())
+        known = self._tallies.get((transport, local))
+        if known is None:
+            known = self._tallies[transport, local] = Tally()
+        return known
 
     def maps(self, transport: str, local: str, mappings: int, now: float) -> Mark:
         """Packets of ours have made so many there. The mark is the last one's."""

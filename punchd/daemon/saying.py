@@ -31,13 +31,15 @@ class Saying:
     def gathered(self) -> Iterator[None]:
         """What is said within the block leaves at its end: each call of its own would wake the peer for one segment."""
         self._gathering = True
-        yield
-        self._gathering = False
-        self._flush()
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self._flush()
 
     def say(self, run: Run, held: Held, effect: Said) -> None:
         """Without a raw socket, nothing."""
-        if self._raw is None:
+        if self._raw is None or held.flow is None:
             return
         run.count(effect.ttl)
         if isinstance(effect, do.Tell):
@@ -45,7 +47,7 @@ class Saying:
         else:
             flags, ack, window = native.FLAG_RST, 0, 0
         self._raw.put_bare(
-            len(self._said), held.local, held.remote, flags=flags, seq=effect.seq, ack=ack, window=window,
+            len(self._said), held.flow, flags=flags, seq=effect.seq, ack=ack, window=window,
             ttl=effect.ttl or FULL_TTL,
         )  # fmt: skip
         self._said.append((run, effect))

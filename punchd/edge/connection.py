@@ -5,6 +5,7 @@ Theory of operation. At most LINES_PER_WAKE lines are handed on before other con
 Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
 while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due;
 to lines of which more wait for their turn, after HOLD_S: each time that a flooding caller is woken costs the others.
+A droppable line waits COMPANY_S for one that is not.
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read
     stuffed      more than that: input is not read, the oldest droppable lines go, and a caller that takes no
@@ -35,6 +36,7 @@ UNREAD_MAX_LEN = 262_144
 LINES_PER_WAKE = 4
 """So few that a caller with one request at a time waits for a flooding one no longer than for one of its own."""
 HOLD_S = 0.0005
+COMPANY_S = 0.005
 STUCK_S = 10.0
 RETRY_S = 0.01
 """Until the next try while too many descriptors are in flight on this host."""
@@ -43,6 +45,7 @@ _JOIN_MAX_LEN = 65_536
 _READ_LEN = 16_384  # more is rarely there, and each read makes room for all of it
 _JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
+_CTRUNC = int(socket.MSG_CTRUNC)  # an operation on an IntFlag takes 2 µs
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False):
@@ -70,7 +73,7 @@ class Callbacks(msgspec.Struct, frozen=True, kw_only=True):
     """The same line, saying how many lines were dropped before it."""
 
 
-class _Outgoing(msgspec.Struct, gc=False):
+class _Outgoing(msgspec.Struct, gc=False, eq=False):
     line: bytes
     fd: int
     """-1: none. Ours until it was sent."""
@@ -114,6 +117,8 @@ class Connection:
         self._dropped = 0
         self._writing = False
         self._parting: asyncio.Handle | None = None
+        self._late: asyncio.TimerHandle | None = None
+        """When droppable lines have waited long enough; left running when they had company."""
         self._answering = False
         """The owner has lines of the caller's; when what it says leaves is seen to when it is done."""
         self._held_s: float | None = None
@@ -136,6 +141,9 @@ class Connection:
         if not (self._writing or self._retry is not None):
             if self.unread_len > _JOIN_MAX_LEN:
                 self._flush()
+            elif droppable:
+                if self._late is None:
+                    self._late = self._loop.call_later(COMPANY_S, self._flush_late)
             elif not self._answering:
                 self._part()
         if self.unread_len > UNREAD_MAX_LEN:
@@ -148,7 +156,7 @@ class Connection:
             return
         self._finishing = True
         self._read_off()
-        self._part()
+        self._flush_soon()
         if not self._output:
             self.close()
         elif self._stuck is None:
@@ -169,7 +177,7 @@ class Connection:
         self.closed = True
         self._read_off()
         self._write_off()
-        for timer in (self._retry, self._stuck):
+        for timer in (self._late, self._retry, self._stuck):
             if timer is not None:
                 timer.cancel()
         for outgoing in self._output:
@@ -208,7 +216,7 @@ class Connection:
         except OSError as error:
             self._broken(error)
             return
-        if flags & socket.MSG_CTRUNC:
+        if flags & _CTRUNC:
             self._callbacks.on_descriptor(self)
         if self.closed or self._finishing:
             return
@@ -229,7 +237,7 @@ class Connection:
         self._answering = True
         self._callbacks.on_line(self, line)
         self._answering = False
-        if self._output and self._parting is None and not (self._writing or self._retry is not None):
+        if self._is_urgent and self._parting is None and not (self._writing or self._retry is not None):
             self._flush()
 
     def _take(self, chunk: bytes) -> None:
@@ -287,7 +295,15 @@ class Connection:
     # output
 
     def _part(self) -> None:
-        """Write at the end of the loop's turn, unless the kernel is waited for."""
+        """Write at the end of the loop's turn, unless there is mere news, or the kernel is waited for."""
+        if self._is_urgent:
+            self._flush_soon()
+
+    @property
+    def _is_urgent(self) -> bool:
+        return len(self._output) > self._droppable_count
+
+    def _flush_soon(self) -> None:
         if self._output and self._parting is None and not (self._writing or self._retry is not None):
             self._parting = self._loop.call_soon(self._flush)
 
@@ -319,6 +335,11 @@ class Connection:
             self._unstuff()
         if self._finishing and not self._output:
             self.close()
+
+    def _flush_late(self) -> None:
+        self._late = None
+        if self._output and not (self._writing or self._retry is not None):
+            self._flush()
 
     def _retry_flush(self) -> None:
         self._retry = None

@@ -7,6 +7,7 @@ ValueError where bytes or values could not be what they were given for.
 
 import os
 import socket
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
@@ -74,26 +75,28 @@ class Segment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Seen(NamedTuple):
-    """A segment of a known flow, as the ring saw it (a tuple, for these are made by the thousand)."""
+    """A segment of a known flow, as the ring saw it (a tuple, for these are made by the thousand).
+
+    other_port: the remote port it came from where that is not the flow's; else 0. All after `time_ns` is the event.
+    """
 
     token: int
+    other_port: int
+    payload_len: int
+    time_ns: int
     outgoing: bool
     flags: int
     seq: int
     ack: int
     window: int
     ttl: int
-    payload_len: int
     raw: bytes
     mss: int | None
     window_scale: int | None
     sack_permitted: bool
-    timestamps: tuple[int, int] | None
-    time_ns: int
+    timestamp: int | None
     local_port: int
     remote_port: int
-    other_port: int
-    """The remote port it came from where that is not the flow's; else 0."""
 
 
 class SeenIcmp(NamedTuple):
@@ -249,7 +252,7 @@ class Ring:
     the drain passes them over.
     """
 
-    __slots__ = ("_c", "_flows", "_records", "_rounds", "sifts")
+    __slots__ = ("_bytes", "_c", "_flows", "_records", "_rounds", "sifts")
     _BATCH = 256
 
     def __init__(
@@ -261,6 +264,7 @@ class Ring:
         self._flows = flows
         self.sifts = sift and lib.punchd_ring_sift(self._c, flows.c) == 0
         self._records: Any = ffi.new("struct punchd_record[]", self._BATCH)
+        self._bytes: Any = ffi.buffer(self._records)
         self._rounds = frames // self._BATCH + 1
 
     def fileno(self) -> int:
@@ -271,7 +275,7 @@ class Ring:
         ring, records, seen = self._open(), self._records, list[Seen | SeenIcmp]()
         for _ in range(self._rounds):
             n = _check(lib.punchd_ring_drain(ring, self._flows.c, records, self._BATCH), "ring_drain")
-            seen.extend(_seen(records[i]) for i in range(n))
+            seen += [read_record(self._bytes, i) for i in range(n)]
             if n < self._BATCH:
                 break
         return seen
@@ -313,8 +317,6 @@ class RawSender:
     def __init__(self) -> None:
         self._fd = _check(lib.punchd_raw_open(), "raw_open")
         self._bare: Any = ffi.new("struct punchd_segment[]", BARE_MAX)
-        for bare in self._bare:
-            bare.family, bare.options.window_scale = 4, _NO_SCALE
 
     def fileno(self) -> int:
         return self._fd
@@ -343,16 +345,9 @@ class RawSender:
         count = len(shots) if count is None else count
         return _check(lib.punchd_send_spray(self._fd, c, shots.c, count), "send_spray")
 
-    def put_bare(
-        self, place: int, src: tuple[str, int], dst: tuple[str, int],
-        *, flags: int, seq: int, ack: int, window: int, ttl: int,
-    ) -> None:  # fmt: skip
+    def put_bare(self, place: int, flow: Flow, *, flags: int, seq: int, ack: int, window: int, ttl: int) -> None:
         """A segment without options, to one of BARE_MAX places; `send_bare` sends it."""
-        bare = self._bare[place]
-        ffi.memmove(bare.src, _packed(src[0]), 4)
-        ffi.memmove(bare.dst, _packed(dst[0]), 4)
-        bare.src_port, bare.dst_port = src[1], dst[1]
-        bare.seq, bare.ack, bare.window, bare.flags, bare.ttl = seq, ack, window, flags, ttl
+        lib.punchd_segment_bare(self._bare + place, flow.c, flags, seq, ack, window, ttl)
 
     def send_bare(self, place: int, count: int) -> int:
         """Those of these places, as `send` does; how many left."""
@@ -470,20 +465,26 @@ def _fill_segment(c: Any, segment: Segment) -> None:
     options.ts_val, options.ts_ecr = segment.timestamps or (0, 0)
 
 
-def _seen(record: Any) -> Seen | SeenIcmp:
-    if record.kind == lib.PUNCHD_RECORD_ICMP:
-        quote = record.quote
-        return SeenIcmp(record.token, quote.type, quote.code, _address(quote.sender), quote.ttl, record.time_ns)
-    segment = record.segment
-    options = segment.options
-    ports = segment.src_port, segment.dst_port
-    if not record.outgoing:
-        ports = ports[::-1]
+# struct punchd_record by one call for all fields, of which cffi would take as long for each
+_RECORD, _QUOTE = struct.Struct("@QQBBHH2x 32xIIHHHHxBBx IIHBBB3x"), struct.Struct("@4s12x 40xBBxB")
+_BYTES = _RECORD.size + _QUOTE.size
+RECORD_LEN = _BYTES + _SEGMENT_MAX
+
+
+def read_record(records: Any, index: int) -> Seen | SeenIcmp:
+    at = index * RECORD_LEN
+    (
+        token, time_ns, kind, outgoing, bytes_len, other_port, seq, ack, src_port, dst_port, window, payload_len, ttl,
+        flags, ts_val, _, mss, scale, sack_permitted, timestamps,
+    ) = _RECORD.unpack_from(records, at)  # fmt: skip
+    if kind == lib.PUNCHD_RECORD_ICMP:
+        sender, icmp_type, code, error_ttl = _QUOTE.unpack_from(records, at + _RECORD.size)
+        return SeenIcmp(token, icmp_type, code, _spelled(sender), error_ttl, time_ns)
+    local_port, remote_port = (src_port, dst_port) if outgoing else (dst_port, src_port)
     return Seen(
-        record.token, bool(record.outgoing), segment.flags, segment.seq, segment.ack, segment.window,
-        segment.ttl, segment.payload_len, bytes(ffi.buffer(record.bytes, record.bytes_len)),
-        options.mss or None, _scale(options), bool(options.sack_permitted), _timestamps(options),
-        record.time_ns, *ports, record.other_port,
+        token, other_port, payload_len, time_ns, outgoing == 1, flags, seq, ack, window, ttl,
+        records[at + _BYTES : at + _BYTES + bytes_len], mss or None, None if scale == _NO_SCALE else scale,
+        sack_permitted == 1, ts_val if timestamps else None, local_port, remote_port,
     )  # fmt: skip
 
 

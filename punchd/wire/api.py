@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import IPv4Network
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -351,13 +351,14 @@ def _id(value: str) -> str:
 
 
 def _places(key: str, value: str | list[str]) -> tuple[Place, ...]:
-    return tuple(_place(key, text) for text in ([value] if isinstance(value, str) else value))
+    return (_place(key, value),) if isinstance(value, str) else tuple(_place(key, text) for text in value)
 
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _PLACE = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}})(?::([1-9][0-9]{{0,4}}))?")
 
 
+@lru_cache(maxsize=256)
 def _place(key: str, text: str) -> Place:
     if text.startswith(TEXT_START) and key in _DESCRIBED:
         return _described(key, text)

@@ -67,9 +67,12 @@ def test_other_techniques_may_overdraw_a_target_so_far_and_no_farther() -> None:
     """They don't wait, but a thousand hostile notifications must not add up."""
     budget = Budget(SMALL)
     assert budget.charge(VICTIM, 0, 200 + OVERDRAFT * 200 - 1, 0, 0.0)
-    assert not budget.charge(VICTIM, 0, 1, 0, 0.0)
+    assert 0.0 == budget.overdrawn_until, "nobody needs to ask"
+    assert not budget.charge(VICTIM, 0, 201, 0, 0.0)
+    assert 2.0 < budget.overdrawn_until < 2.1
     assert budget.take(VICTIM, 1, 1, 0.0, dies=False) > 0.0
-    assert budget.charge(VICTIM, 0, 0, 0, 1.0)
+    assert not budget.charge(VICTIM, 0, 0, 0, 1.9)
+    assert budget.charge(VICTIM, 0, 0, 0, budget.overdrawn_until)
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 0.05)), max_size=200))

@@ -11,7 +11,7 @@ from punchd.edge import native
 from punchd.words import effects as do
 from punchd.words.events import Signal
 
-HELD: Any = SimpleNamespace(local=("10.0.1.2", 21000), remote=("198.51.100.2", 22000))
+HELD: Any = SimpleNamespace(flow=object())
 
 
 class Raw:
@@ -22,7 +22,7 @@ class Raw:
         self.calls: list[list[int]] = []
         self.refused = refused
 
-    def put_bare(self, place: int, *ends: object, seq: int, **rest: object) -> None:
+    def put_bare(self, place: int, flow: object, *, seq: int, **rest: object) -> None:
         self.put[place] = seq
 
     def send_bare(self, place: int, count: int) -> int:

@@ -596,6 +596,28 @@ def test_the_answer_to_a_line_alone_leaves_before_the_loop_turns(run: Any) -> No
     run(story)
 
 
+@pytest.mark.parametrize("company", [b"", b"notify\n"])
+def test_a_droppable_line_waits_for_company_but_not_long(
+    run: Any, monkeypatch: pytest.MonkeyPatch, company: bytes
+) -> None:
+    """Each write wakes the caller up; nobody acts on mere news."""
+    monkeypatch.setattr(connection_module, "COMPANY_S", 10.0 if company else 0.3)
+
+    async def story(told: House) -> None:
+        with told.client() as client:
+            await until(lambda: told.server.connections)
+            told.connection.send(b"news\n", droppable=True)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            with pytest.raises(BlockingIOError):
+                client.recv(100)
+            if company:
+                told.connection.send(company)
+            assert b"news\n" + company == await read(client)
+
+    run(story)
+
+
 def test_an_answer_before_close_is_delivered(run: Any) -> None:
     """Whoever refuses a line and hangs up is heard."""
 

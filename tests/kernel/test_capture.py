@@ -112,6 +112,18 @@ def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Benc
     assert expected == segments(bench.seen(), outgoing=False)
 
 
+def test_a_bare_segment_bears_what_it_was_given(bench: Bench) -> None:
+    """All that punchd says on a TCP path is said by these."""
+    flow = Flow((B, bench.far_port), (A, bench.port), protocol=socket.IPPROTO_TCP)
+    bench.b.put_bare(1, flow, flags=ACK, seq=1 << 31, ack=7, window=native.WINDOW_ANSWER, ttl=9)
+    assert 1 == bench.b.send_bare(1, 1)
+    (came,) = bench.seen()
+    assert isinstance(came, Seen)
+    said = came.flags, came.seq, came.ack, came.window, came.ttl, came.mss, came.window_scale
+    assert (ACK, 1 << 31, 7, native.WINDOW_ANSWER, 8, None, None) == said
+    assert checksums_hold(came.raw)
+
+
 def test_segments_of_other_flows_and_ports_are_not_told(bench: Bench) -> None:
     """The ring sees the whole punch range; Python must only hear of its own attempts."""
     bench.a.send([bench.out(flags=SYN, port=fresh_port()), bench.out(flags=SYN, port=LO - 1)])
@@ -183,7 +195,7 @@ def test_a_captured_segment_is_whole_after_retouching(net: Net, bench: Bench) ->
     assert (SYN, True) == (first.flags, first.sack_permitted)
     assert 1460 == first.mss
     assert first.window_scale is not None
-    assert first.timestamps is not None
+    assert first.timestamp is not None
     again = native.retouch(first.raw, 9)
     assert (False, True) == (checksums_hold(first.raw), checksums_hold(again))
     assert 9 == native.parse(again).ttl

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from punchd.core.pair import Pair, Script, connected, never, own
 from punchd.core.techniques.tcp_simopen import connecting, insisting, reached, reaching
-from punchd.words.effects import Connect, Listen, Resend
+from punchd.words.effects import Listen, Resend
 from punchd.words.events import SYN_ACK, SegmentSeen
 from punchd.words.notification import Opening
 
@@ -58,7 +58,7 @@ def responder(pair: Pair) -> Script:
         pair.do(Listen, ttl=None)
         yield from reached(pair)
     else:
-        pair.do(Connect, ttl=None)
+        pair.connect(ttl=None)
         yield from connecting(pair)
     pair.say_proven()
     yield from pair.until(never)

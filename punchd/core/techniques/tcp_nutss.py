@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers, signal
 from punchd.core.techniques.tcp_simopen import connecting
-from punchd.words.effects import Abort, Connect, Listen, Resend
+from punchd.words.effects import Abort, Listen, Resend
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 
 NAME = "tcp-nutss"
@@ -33,7 +33,7 @@ _APART_S = 0.010
 
 
 def initiator(pair: Pair) -> Script:
-    pair.do(Connect, ttl=pair.hole)
+    pair.connect(ttl=pair.hole)
     pair.do(Abort)
     pair.do(Listen, ttl=None)
     pair.say_primed()
@@ -55,7 +55,7 @@ def initiator(pair: Pair) -> Script:
 
 def responder(pair: Pair) -> Script:
     yield from pair.until(never, within_s=_APART_S)
-    pair.do(Connect, ttl=None)
+    pair.connect(ttl=None)
     yield from connecting(pair)
     pair.tell(Signal.FIRE)
     yield from pair.until(signal(Signal.ANSWER), again=lambda: pair.tell(Signal.FIRE))

@@ -23,7 +23,7 @@ from punchd.core.pair import (
     peers,
     signal,
 )
-from punchd.words.effects import Abort, Connect, Resend, SetTtl
+from punchd.words.effects import Abort, Resend, SetTtl
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 from punchd.words.notification import Opening
 
@@ -39,7 +39,7 @@ def initiator(pair: Pair) -> Script:
     if pair.offer.opening is not Opening.PRIMED:
         yield from reaching(pair)
         return
-    pair.do(Connect, ttl=pair.hole)
+    pair.connect(ttl=pair.hole)
     if pair.blind:
         yield from _blind_initiator(pair)
         return
@@ -54,10 +54,10 @@ def initiator(pair: Pair) -> Script:
 
 def responder(pair: Pair) -> Script:
     if pair.offer.opening is not Opening.PRIMED:
-        pair.do(Connect, ttl=pair.hole)
+        pair.connect(ttl=pair.hole)
         yield from reached(pair)
     else:
-        pair.do(Connect, ttl=None)
+        pair.connect(ttl=None)
         yield from connecting(pair)
     pair.say_proven()
     yield from pair.until(never)
@@ -74,7 +74,7 @@ def reaching(pair: Pair) -> Script:
             pair.do(Resend, pair.own_syn.segment)
 
     yield from pair.bides(never)
-    pair.do(Connect, ttl=None, stubborn=True)
+    pair.connect(ttl=None, stubborn=True)
     pair.say_primed()
     yield from pair.insist(lambda _: pair.connected and pair.evidence.peer_syn_ack, again)
     pair.tell(Signal.ANSWER)
@@ -132,7 +132,7 @@ def _blind_initiator(pair: Pair) -> Script:
 
     def reprime() -> None:
         pair.do(Abort)
-        pair.do(Connect, ttl=pair.hole)
+        pair.connect(ttl=pair.hole)
         pair.do(SetTtl, ttl=None)
 
     pair.do(SetTtl, ttl=None)

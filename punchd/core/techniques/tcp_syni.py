@@ -14,7 +14,7 @@ Passes a NAT A that filters every inbound SYN; NAT B must let a SYN-ACK out afte
 from __future__ import annotations
 
 from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers
-from punchd.words.effects import Connect, Inject, Resend, SetTtl
+from punchd.words.effects import Inject, Resend, SetTtl
 from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen, Signal
 from punchd.words.notification import Syn
 
@@ -25,7 +25,7 @@ _CAPTURE_S = 0.5  # the ring shows our own SYN within a millisecond, or never
 
 
 def initiator(pair: Pair) -> Script:
-    pair.do(Connect, ttl=pair.hole)
+    pair.connect(ttl=pair.hole)
     syn = yield from pair.until(own(SYN), within_s=_CAPTURE_S)
     if isinstance(syn, DeadlinePassed):
         pair.fail("syn-not-captured", "our own SYN did not appear in the capture ring")
@@ -54,7 +54,7 @@ def initiator(pair: Pair) -> Script:
 def responder(pair: Pair) -> Script:
     syn = pair.offer.syn
     assert syn is not None
-    pair.do(Connect, ttl=pair.hole)
+    pair.connect(ttl=pair.hole)
     pair.do(SetTtl, ttl=None)
     pair.do(Inject, syn)
     pair.mark_fired()
