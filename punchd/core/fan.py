@@ -15,6 +15,8 @@ numbers, or one tag, serves all lanes, so no TCP socket is needed before the lan
 answered, a fan is one pair to the rule of core/attempt.py.
 
 Where the initiator fires (Opening), it sprays in rounds, and the responder fires back on the lanes where it is heard.
+If the responder's NAT counts and is not surely short of the port where the initiator aims, the responder brings it to
+another one, and names that in the second message: nothing of the initiator's has gone to the first one.
 
 With `handshake` the first packets are SYNs, for NATs that let nothing else begin a connection. Whoever is hit by one
 sends a SYN-ACK with the numbers of its own SYN, which is what both NATs' tracking wants to see; the responder's FIRE
@@ -35,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
 
-from punchd.core.lanes import MEETS_MAX, ROUNDS, Burst, Lane
+from punchd.core.lanes import MEETS_MAX, PUBLIC_PORTS, ROUNDS, Burst, Lane
 from punchd.core.pair import SEQ_MASK, Pair, Script, ScriptEvent, Waiting, Wanted, never, signal
 from punchd.words.effects import Adopt, Locate, Materialise, Spray
 from punchd.words.events import (
@@ -57,6 +59,7 @@ ASSURE_S = 0.02  # after the ANSWER that makes a socket at the responder, before
 PAUSE_S = 0.3  # after the first round: most round trips
 PAUSE_GROWTH = 1.6
 PAUSE_CEILING_S = 2.0
+AHEAD = 16  # mappings from where our counter surely is to a port that we name
 SPARE = 8  # lanes whose local port somebody else on this host may have
 
 Round = tuple[int, int | None, float]  # its number, its packets' TTL, the pause behind it
@@ -114,16 +117,25 @@ def responder(pair: Pair, every_s: float) -> Script:
 
 
 def _has_passed(pair: Pair, port: int) -> Generator[None, ScriptEvent, bool]:
-    """Whether the port where the peer's holes aim is gone, or far; else we open as many as it takes to get there."""
+    """Whether the port where the peer's holes aim is gone, or far; else we open as many as it takes to get there.
+
+    Where the peer has no hole yet, we name another port instead, in the second message.
+    """
     if not port:
         return False
-    pair.do(Locate, port)
+    names = pair.waits and not pair.terms.initiating
+    pair.do(Locate, port, surely=names)
     event = yield from pair.until(lambda event: isinstance(event, Located))
     if not isinstance(event, Located) or not event.known:
         return False
-    if event.most < 0 or event.least >= MEETS_MAX:
+    least, most = event.least, event.most
+    if names and (least < 0 or least >= MEETS_MAX):
+        named = port + (AHEAD - least) * event.step
+        if event.step and named in PUBLIC_PORTS:
+            pair.meets, least, most = named, AHEAD, most - least + AHEAD
+    if most < 0 or least >= MEETS_MAX:
         return True
-    pair.lanes.widen(min(event.most + 1 + SPARE, MEETS_MAX))
+    pair.lanes.widen(min(most + 1 + SPARE, MEETS_MAX))
     return False
 
 

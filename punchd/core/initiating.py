@@ -148,6 +148,9 @@ class Initiating(Attempt):
                 continue
             if pair.offer.fan is not None and any(other.answered for other in self.pairs):
                 continue  # one is under way: many more packets would help nobody
+            if ready.port and pair.offer.fan is not None and pair.offer.fan.meets and pair.index not in self._moved:
+                self._moved.add(pair.index)
+                pair.lanes.aim(ready.port)
             if ready.port not in (0, pair.offer.responder_port) and pair.offer.fan is None:
                 if pair.syn is not None or pair.aim_port != pair.offer.responder_port:
                     continue  # a captured SYN, or a mapping, is of the old port alone

@@ -51,6 +51,10 @@ class Rounds:
         """So many ports of ours from now on, neighbours, and the same ones in each round."""
         self._run = _drawn_run(count, self.seed, 0)
 
+    def aim(self, port: int) -> None:
+        """At this port alone from now on."""
+        self._to = Spread(port)
+
     def note(self, burst: Burst, now: float, *, number: int = 0) -> None:
         """This burst of round `number` has left."""
         self._sent.append((now, number, burst))

@@ -87,8 +87,8 @@ class Pair:
     __slots__ = (
         "_again", "_interval", "after_s", "aim_port", "answered", "calls", "closed", "committed", "connected",
         "deadline", "early", "evidence", "fail_cause", "fail_code", "fired_at", "given", "handshake", "index",
-        "lanes", "moved", "now", "numbered", "offer", "outbox", "own_port", "own_syn", "primed", "proven", "rcv_nxt",
-        "reach_at", "remote", "script", "snd_nxt", "sprays", "syn", "terms",
+        "lanes", "meets", "moved", "now", "numbered", "offer", "outbox", "own_port", "own_syn", "primed", "proven",
+        "rcv_nxt", "reach_at", "remote", "script", "snd_nxt", "sprays", "syn", "terms",
     )  # fmt: skip
 
     def __init__(self, index: int, candidate: Candidate, terms: Terms, outbox: list[Effect]) -> None:
@@ -111,6 +111,8 @@ class Pair:
         self.primed = self.answered = self.proven = self.connected = self.committed = self.closed = False
         self.early = self.given = self.handshake = self.moved = False
         self.calls = self.numbered = self.sprays = False
+        self.meets = 0
+        """Where our NAT is brought to instead of the port that the offer names."""
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None

@@ -139,7 +139,7 @@ class Responding(Attempt):
     def _call(self, *moved: Ready) -> None:
         """The second message, if a pair wants one."""
         calling = [pair for pair in self.pairs if pair.calls]
-        ready = (*moved, *(Ready(self._places[pair.index]) for pair in calling))
+        ready = (*moved, *(Ready(self._places[pair.index], pair.meets) for pair in calling))
         for pair in calling:
             pair.calls = False
         if ready:

@@ -123,10 +123,12 @@ class Tally:
         """The same for a course. `epoch_s` is what to add to get seconds since 1970."""
         return tuple(Sample(round((at + epoch_s) * 1000), 0, port) for at, port in self.line(step))
 
-    def ahead(self, port: int, step: int, now: float) -> tuple[int, int] | None:
+    def ahead(self, port: int, step: int, now: float, *, surely: bool = False) -> tuple[int, int] | None:
         """Before the mapping that gets this port, so many others come at least and at most. Below 0: gone, or far.
 
         None: nothing is known.
+
+        surely  others may have taken none since the last sample, however busy they seemed before
         """
         line = self.line(step)
         if not line:
@@ -139,7 +141,7 @@ class Tally:
         if turn is None:
             return -AHEAD_MAX, -AHEAD_MAX
         where = predict.window(course, at_ms=now * 1000, own=self.taken(at))
-        fewest = max(0, int(where.centre - where.first - _SURE_SD * where.spread))
+        fewest = 0 if surely else max(0, int(where.centre - where.first - _SURE_SD * where.spread))
         least = turn - where.first - where.count + 1 - self.unsure(at) - _UNSURE
         return least, turn - where.first - fewest + _UNSURE
 

@@ -89,8 +89,9 @@ class Fans:
 
     def locate(self, held: Held, effect: do.Locate, report: Report) -> None:
         """As far as is known here; nobody is asked."""
-        ahead = self._recent.ahead(held.transport, held.local[0], effect.port, self._clock())
-        report(seen.Located(held.pair, False) if ahead is None else seen.Located(held.pair, True, *ahead))
+        ahead = self._recent.ahead(held.transport, held.local[0], effect, self._clock())
+        step = self._recent.step(held.transport, held.local[0])
+        report(seen.Located(held.pair, False) if ahead is None else seen.Located(held.pair, True, *ahead, step))
 
     def maps(self, held: Held) -> None:
         """A packet leaves on a 4-tuple that is no fan's: the first one makes a mapping, which predictions must know."""

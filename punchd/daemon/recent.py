@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 from punchd.core.tally import Tally
+from punchd.words.effects import Locate
 from punchd.words.nat import Sample
 from punchd.words.probing import Observation
 
@@ -90,10 +91,10 @@ class Recent:
         """By which that NAT counts, if it is known to."""
         return self._steps.get((transport, local), 0)
 
-    def ahead(self, transport: str, local: str, port: int, now: float) -> tuple[int, int] | None:
+    def ahead(self, transport: str, local: str, asked: Locate, now: float) -> tuple[int, int] | None:
         """How many mappings that NAT makes before the one with this port (core/tally.py); None: who knows."""
         step = self.step(transport, local)
-        return self.tally(transport, local).ahead(port, step, now) if step else None
+        return self.tally(transport, local).ahead(asked.port, step, now, surely=asked.surely) if step else None
 
     def aims(self, transport: str, address: str, port: int, now: float) -> None:
         """A peer has been asked to bring its NAT to this port."""

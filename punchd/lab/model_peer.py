@@ -354,9 +354,10 @@ class Daemon:
                 self.kernel.emit(Datagram(*lane, holding.tag + bytes([effect.signal]), ttl))
 
     def _locate(self, effect: do.Locate) -> None:
-        ahead = self.tally.ahead(effect.port, self.step, self._clock.now) if self.step else None
-        known = seen.Located(effect.pair, ahead is not None, *(ahead or ()))
-        self._inbox.append(known)
+        now, step = self._clock.now, self.step
+        ahead = self.tally.ahead(effect.port, step, now, surely=effect.surely) if step else None
+        told = () if ahead is None else (*ahead, step)
+        self._inbox.append(seen.Located(effect.pair, ahead is not None, *told))
 
     def _adopt(self, effect: do.Adopt) -> None:
         holding, lane = self.held[effect.pair], (effect.local_port, effect.remote_port)

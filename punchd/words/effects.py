@@ -55,10 +55,14 @@ class Spray(msgspec.Struct, frozen=True, gc=False):
 
 
 class Locate(msgspec.Struct, frozen=True, gc=False):
-    """How far is the counter of our NAT from the mapping that gets this public port? Located comes at once."""
+    """How far is the counter of our NAT from the mapping that gets this public port? Located comes at once.
+
+    surely  at most, if nobody else has taken any port lately
+    """
 
     pair: int
     port: int
+    surely: bool = False
 
 
 class Adopt(msgspec.Struct, frozen=True, gc=False):

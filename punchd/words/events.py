@@ -135,12 +135,16 @@ class Withheld(msgspec.Struct, frozen=True, gc=False):
 
 
 class Located(msgspec.Struct, frozen=True, gc=False):
-    """Before the mapping that gets the port asked for, our NAT makes so many others; below 0: it has been made."""
+    """Before the mapping that gets the port asked for, our NAT makes so many others; below 0: it has been made.
+
+    step  from one mapping's port to the next one's
+    """
 
     pair: int
     known: bool
     least: int = 0
     most: int = 0
+    step: int = 0
 
 
 class Called(msgspec.Struct, frozen=True, gc=False):

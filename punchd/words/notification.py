@@ -90,7 +90,10 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The responder waits for this offer's initiator, on this port of its own; 0: the one that was named."""
+    """The responder waits for this offer's initiator, on this port of its own; 0: the one that was named.
+
+    Of a fan it is the public port to which the responder's NAT, which counts, was brought instead.
+    """
 
     offer: int
     port: int = 0

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from punchd.core import plan
 from punchd.core.attempt import Attempt
-from punchd.core.fan import ASSURE_S, PACE_S, PAUSE_S, SPARE
+from punchd.core.fan import AHEAD, ASSURE_S, PACE_S, PAUSE_S, SPARE
 from punchd.core.initiating import Initiating
 from punchd.core.lanes import BURST, MEETS_MAX, ROUNDS
 from punchd.core.pair import FIRST_REFIRE_S, Pair
@@ -198,6 +198,59 @@ def test_nothing_is_sent_towards_a_port_that_is_gone_or_far(located: Located) ->
     attempt = _meeting()
     attempt.begin()
     assert [] == those(Spray, attempt.step(located, 0.0))
+
+
+WAITING = (Opening.REFIRED, Opening.CALLED)
+
+
+@pytest.mark.parametrize("opening", WAITING)
+@pytest.mark.parametrize(("least", "most"), [(-20, -1), (-20, 40), (MEETS_MAX, MEETS_MAX + 60)])
+@pytest.mark.parametrize("step", [1, -2])
+def test_a_waiting_responder_names_a_port_that_is_surely_ahead(
+    opening: Opening, least: int, most: int, step: int
+) -> None:
+    """Nothing of the initiator's has gone to the other port yet, and nobody knows the counter better."""
+    attempt = _meeting(opening)
+    attempt.begin()
+    effects = attempt.step(Located(0, True, least, most, step), 0.0)
+    (spray,) = those(Spray, effects)
+    assert (most - least + AHEAD + 1 + SPARE, HOLE) == (len(spray.lanes), spray.ttl)
+    while not those(CallBack, effects):
+        effects = attempt.step(DeadlinePassed(), attempt.deadline or 0.0)
+    (call,) = those(CallBack, effects)
+    assert (Ready(0, 50000 + (AHEAD - least) * step),) == call.message.ready
+
+
+@pytest.mark.parametrize("opening", WAITING)
+def test_a_waiting_responder_keeps_an_appointment_that_it_can_keep(opening: Opening) -> None:
+    """Where the second message is not carried, the initiator fires there in the end."""
+    attempt = _meeting(opening)
+    attempt.begin()
+    effects = attempt.step(Located(0, True, 0, 60, 1), 0.0)
+    while not those(CallBack, effects):
+        effects = attempt.step(DeadlinePassed(), attempt.deadline or 0.0)
+    assert (Ready(0),) == those(CallBack, effects)[0].message.ready
+
+
+def test_no_port_is_named_where_the_ports_end() -> None:
+    """Nobody has seen where the counter goes on."""
+    attempt = _meeting(Opening.CALLED)
+    attempt.begin()
+    assert [] == those(Spray, attempt.step(Located(0, True, -20_000, -19_000, 1), 0.0))
+
+
+def test_a_called_initiator_aims_where_the_responders_nat_was_brought() -> None:
+    """Once: it would be we who scan the ports of whoever names them."""
+    lanes = Lanes(Spread(22100), Spread(22100), Spread(0, 20), Spread(50000))
+    attempt = initiating("udp-birthday", Opening.CALLED, lanes)
+    begun(attempt)
+    attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0, 51000),))), 1.0)
+    (spray,) = those(Spray, attempt.step(Located(0, False), 1.0))
+    assert (((22100, 51000),), None) == (spray.lanes, spray.ttl)
+    attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0, 52000),))), 1.0)
+    attempt.step(DeadlinePassed(), attempt.deadline or 0.0)
+    (spray,) = those(Spray, attempt.step(DeadlinePassed(), attempt.deadline or 0.0))
+    assert ((22100, 51000),) == spray.lanes
 
 
 def test_where_the_counter_is_unknown_the_plans_number_stands() -> None:

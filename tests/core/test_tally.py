@@ -54,6 +54,15 @@ def test_a_port_that_is_gone_is_known_to_be() -> None:
     assert (-AHEAD_MAX, -AHEAD_MAX) == told((1.0, 40000), (2.0, 40256)).ahead(40128, 256, 2.0)
 
 
+def test_a_busy_past_is_no_surety() -> None:
+    """Who must come past a port, whatever it costs, counts on nobody's help."""
+    tally = told(*((number / 40, 40000 + 4 * number) for number in range(40)))
+    least, most = tally.ahead(40500, 1, 3.0) or (0, 0)
+    other, surely = tally.ahead(40500, 1, 3.0, surely=True) or (0, 0)
+    assert most < surely == 40500 - 40157 + 2
+    assert least == other
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_other_transports_mappings_are_foreign_only_where_one_counter_serves_both(shared: bool) -> None:
     """Eight hops sounded beside each probe would make every quiet NAT look busy."""
