@@ -15,6 +15,7 @@ numbers, or one tag, serves all lanes, so no TCP socket is needed before the lan
 answered, a fan is one pair to the rule of core/attempt.py.
 
 Where the initiator fires (Opening), it sprays in rounds, and the responder fires back on the lanes where it is heard.
+If the responder's NAT counts, it is brought to a port that the second message names.
 
 With `handshake` the first packets are SYNs, for NATs that let nothing else begin a connection. Whoever is hit by one
 sends a SYN-ACK with the numbers of its own SYN, which is what both NATs' tracking wants to see; the responder's FIRE

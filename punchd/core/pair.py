@@ -112,6 +112,7 @@ class Pair:
         self.early = self.given = self.handshake = self.moved = False
         self.calls = self.numbered = self.sprays = False
         self.meets = 0 if self.offer.fan is None else self.offer.fan.meets
+        """Where the responder's NAT, which counts, is brought to."""
         self.fail_code: str | None = None
         self.fail_cause = ""
         self._again: Callable[[], None] | None = None

@@ -396,22 +396,24 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     the port where these aim. Where but one side counts, they are there unless our mappings outlive a time exceeded.
 
     What the peer fires from elsewhere than where we aim is a stray to our NAT. Unless that is known to forgive them,
-    we aim at all ports of the window, and the peer fires from as few as that allows. It opens holes for all ports that
-    ours may be, too, and we fire from one, unless its NAT is known to forgive.
+    or counts, too, it is we who fire: the peer brings its NAT to a port, at hole range, and says so. It opens holes for
+    all ports that ours may be, too, and we fire from one, unless its NAT is known to forgive.
     """
     mine, theirs = _course(own), _course(peer)
     both = mine is not None and theirs is not None
+    strict = mine is None and not own.nat.forgives and own.nat.filtering is not Dependence.INDEPENDENT
     shakes = _shakes(transport, own.nat, peer.nat)
     twice = shakes * 2 if both and len(shakes) == 1 else shakes
-    primed = [] if own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
-    called = [(Opening.CALLED, shake) for shake in shakes if both or not own.nat.outlives_icmp]
+    primed = [] if strict or own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
+    waiting = Opening.REFIRED if strict and peer.nat.forgives is not False else Opening.CALLED
+    called = [(waiting, shake) for shake in shakes if strict or both or not own.nat.outlives_icmp]
     found = []
     taken = [own.taken, peer.taken]
     beyond = 0
     if theirs is not None and peer.aimed:
         beyond = 1 + (predict.turn_of(theirs, peer.aimed, AHEAD_MAX) or 0)  # what is behind us is no matter
     for opening, shake in primed + called:
-        late = opening is Opening.CALLED
+        late = opening is not Opening.PRIMED
         lanes = Lanes(
             Spread(own.own_port), Spread(own.public_port), Spread(peer.own_port), Spread(peer.public_port), shake
         )
@@ -434,9 +436,6 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
             where = predict.window(theirs, at_ms=at_ms, own=taken[1], slack_ms=times.slack_ms)
             if late and primed and not both:
                 where = replace(where, count=where.count + LATE_FANS * taken[1])
-            sparing = not both and not own.nat.forgives
-            if sparing:  # another attempt's mappings may come after this one's
-                where = replace(where, first=0, count=where.first + where.count)
             if both or late:
                 turn = where.first + where.count + MARGIN
                 further = beyond + max(NEXT, min(where.count - where.fewest + MARGIN // 2, NEXT_MAX))
@@ -446,8 +445,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
                 many, guesses = _meet(theirs, where.first, turn)
                 lanes, beyond = replace(lanes, peers=Spread(0, many), aims=guesses), turn + 1
             else:
-                most = PROBES if sparing else GUESSES
-                count, guesses = predict.fan(theirs, where, holes=HOLES, probes=most, sparing=sparing)
+                count, guesses = predict.fan(theirs, where, holes=HOLES, probes=GUESSES)
                 lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
         reason = f"the next ports are predicted; {OPENINGS[opening]}"
         found.append(Row(_FANS[transport], opening, lanes=lanes, after_s=times.late_s if late else 0.0, reason=reason))

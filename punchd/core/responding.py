@@ -123,7 +123,7 @@ class Responding(Attempt):
         coming = self._offers[0][1]
         if is_within(self.notification, last) and not self._serial:
             return 0.0  # it passes no NAT, so it takes no turn either
-        if self._staggers and _meets(last) and _meets(coming) and coming.opening is not Opening.PRIMED:
+        if self._staggers and _meets(last) and _meets(coming) and coming.opening is Opening.CALLED:
             return MEET_AGAIN_S
         if self._staggers and _is_stray(coming):
             return STAGGER_S if _is_stray(last) else CROSS_S

@@ -87,7 +87,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 class Ready(msgspec.Struct, frozen=True, gc=False):
     """The responder waits for this offer's initiator, on this port of its own; 0: the one that was named.
 
-    Of a fan that meets it is the public port, where its NAT is by now.
+    Of a fan that meets it is the public port to which the responder's NAT is brought by now.
     """
 
     offer: int

@@ -3,7 +3,6 @@ It refuses to run any."""
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from typing import Any
 
@@ -17,7 +16,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.words.addresses import LISTEN_PORTS, Endpoint
 from punchd.words.nat import Allocation, Dependence, Face, NatClass, Sample
 from punchd.words.notification import OFFERS_MAX, Fan, Opening, Spread
-from punchd.words.plan import Lanes, Row, View
+from punchd.words.plan import Lanes, Row, View, meeting
 
 ALL = frozenset({"ring", "raw", "repair", "rules", "queue"})
 
@@ -263,16 +262,32 @@ def test_a_counting_nat_gets_a_fan_first() -> None:
     assert 40001 + first.own.count + second.own.count == rows[4].seen_port
 
 
-def test_a_counting_peer_fires_from_no_port_that_we_do_not_aim_at() -> None:
-    """Each would be a stray to our NAT, which may block whoever sends one, and with it the port that we do aim at."""
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("own", ["unknown", "blacklist", "icmp-kills"])
+def test_a_counting_peer_fires_at_nobody_who_may_punish_it(own: str, transport: str) -> None:
+    """From a port at which we do not aim it would be a stray to our NAT, which may block the peer for it."""
     busy = counting(last=50_000)
-    lanes = auto(UNKNOWN, busy, fans=True, times=Times(1_004_000.0))[0].lanes
-    forgiven = auto(known("linux"), busy, fans=True, times=Times(1_004_000.0))[0].lanes
+    rows = auto(known(own), busy, transport, fans=True, times=Times(1_004_000.0))
+    fans = [row for row in rows if row.lanes is not None]
+    assert fans
+    for row in fans:
+        assert row.lanes is not None
+        assert (1, row.lanes.aims.first) == (row.lanes.aims.count, meeting(row.lanes))
+    fires = {row.opening for row in fans}
+    assert fires == ({Opening.CALLED} if own == "icmp-kills" else {Opening.REFIRED})
+    punishes = replace(busy, nat=replace(busy.nat, forgives=False))
+    again = auto(known(own), punishes, transport, fans=True)
+    assert {Opening.CALLED} == {row.opening for row in again if row.lanes is not None}
+
+
+def test_a_counting_peer_fires_at_who_forgives() -> None:
+    """It costs no second message."""
+    (lanes, *_) = (row.lanes for row in auto(known("linux"), counting(last=50_000), fans=True))
     assert lanes is not None
-    assert forgiven is not None
-    assert (1, 1) == (lanes.peers.count, abs(lanes.aims.step))
-    assert forgiven.peers.count > 1
-    assert forgiven.peers.count + forgiven.aims.count < lanes.aims.count
+    assert lanes.peers.count + lanes.aims.count > 2
+    assert PRIMED is auto(known("linux"), counting(last=50_000), fans=True)[0].opening
+    anybody = View(NatClass(filtering=Dependence.INDEPENDENT))
+    assert PRIMED is auto(anybody, counting(last=50_000), fans=True)[0].opening
 
 
 def test_two_counting_nats_get_fans_that_aim_at_one_guess_each() -> None:
@@ -291,7 +306,7 @@ def test_two_counting_nats_get_fans_that_aim_at_one_guess_each() -> None:
 def test_two_counting_nats_meet_again_where_the_peer_will_name_the_port() -> None:
     """Whatever ICMP does there: it is the second try. It moves no other attempt's appointment."""
     own = counting()
-    lasting = replace(own, nat=dataclasses.replace(own.nat, outlives_icmp=True))
+    lasting = replace(own, nat=replace(own.nat, outlives_icmp=True))
     rows = auto(lasting, counting(last=50_000), "udp", fans=True, times=Times(1_001_000.0))
     assert [PRIMED, PRIMED, CALLED] == [row.opening for row in rows[:3]]
     first, second, called = (row.lanes for row in rows[:3])

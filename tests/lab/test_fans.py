@@ -64,6 +64,15 @@ def test_punches_at_once_meet_though_both_nats_count(transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_nat_that_counts_sends_no_stray_to_one_that_blocks(transport: str) -> None:
+    """One would cost all attempts of the next half minute, so none but the first four would connect."""
+    runs = 8
+    with Lab("blacklist", "sequential:foreign=20", echo=None) as lab, Pair(lab) as pair:
+        result = pair.run("auto", runs=runs, transport=transport, parallel=4, endpoint="run")
+    assert result.ok >= runs - 1, result.messages
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_no_notification_makes_it_send_more_than_the_budget(transport: str) -> None:
     """Whoever can hand us notifications names the address that we fire at: forty-eight fans, and a victim at A."""
     limit = Limits().target

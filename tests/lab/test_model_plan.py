@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
+from punchd.core.attempt import Attempt
+from punchd.core.responding import Responding
 from punchd.lab import pages
-from punchd.lab.model import Result, World
+from punchd.lab.model import START_S, Result, World
+from punchd.lab.model_peer import Daemon
+from punchd.words.notification import Opening, Spread
+from punchd.words.plan import Lanes, Row
 
 DRAWS = {"random"}
 COUNTS = {"sequential"}
@@ -94,3 +99,19 @@ def test_a_known_class_saves_the_ways_round() -> None:
     """icmp-kills x linux: A fires first, at once, since nothing is harmed."""
     known, unknown = (punch("icmp-kills", "linux", "tcp", classes=classes) for classes in ("nicknames", ""))
     assert known.a.at < 0.3 < unknown.a.at
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_blocking_nat_and_one_that_counts_meet_at_the_port_that_is_named(transport: str, known: bool) -> None:
+    """Blindly the initiator is far off; and no stray of the responder's has it blocked meanwhile."""
+    lanes = Lanes(Spread(0), Spread(0), Spread(0, 20), Spread(60000))
+    row = Row(f"{transport}-birthday", Opening.CALLED, lanes=lanes)
+
+    def tell(daemon: Daemon, attempt: Attempt) -> None:
+        if known and isinstance(attempt, Responding):
+            daemon.step = 1
+            for number in range(2):
+                daemon.tally.saw(32766 + number, daemon.tally.at(START_S - 0.1 + number / 20))
+
+    assert known == World("blacklist", "sequential", rows=[row], transport=transport, on_attempt=tell).run().ok
