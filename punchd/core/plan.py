@@ -67,7 +67,7 @@ OWN_LATER, MEET_LATER = 64, 320
 """Mappings that other attempts and probes of ours make until the peer calls, and where they are fans that meet."""
 
 OWN_MARGIN = 20
-"""Where fans meet, by so many, or twice, a window is wider: by what it leaves out all fans at work would miss."""
+"""By so many, or twice, a window of our own is wider: by what it leaves out all fans at work would miss."""
 
 SPARE = 3
 """Holes of a fan whose local port somebody else on this host may have."""
@@ -420,8 +420,8 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
         if mine is not None:
             at_ms, slack_ms = (times.called_ms, times.slack_ms) if late else (times.now_ms, 0.0)
             where = predict.window(mine, at_ms=at_ms, own=taken[0], slack_ms=slack_ms)
-            wider = min(where.count, OWN_MARGIN) if both else 0
-            wider = (MEET_LATER if both else OWN_LATER) if late else wider
+            late_margin = MEET_LATER if both else OWN_LATER
+            wider = late_margin if late else min(where.count, OWN_MARGIN)
             where = replace(where, count=where.count + own.unsure + wider)
             if late and both:
                 count, guesses = _meet(mine, where.first, where.first + where.count)
