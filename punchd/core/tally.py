@@ -23,7 +23,7 @@ SPAN_S = 5.0
 SAMPLES_KEPT = 256
 RUN_MAX = 48
 """As many of them."""
-MAPPINGS_KEPT = 1024
+MAPPINGS_KEPT = 256
 AHEAD_MAX = 1024
 """Turns within which a port is looked for where the counter leaves ports out."""
 BEYOND = 24

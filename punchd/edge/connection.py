@@ -180,6 +180,7 @@ class Connection:
         for timer in (self._late, self._retry, self._stuck):
             if timer is not None:
                 timer.cancel()
+        self._late = self._retry = self._stuck = None
         for outgoing in self._output:
             if outgoing.fd >= 0:
                 os.close(outgoing.fd)

@@ -45,8 +45,11 @@ LINE_MAX_LEN = 65_536
 LIST_MAX_LEN = 64
 
 
-class Refusal(msgspec.Struct, frozen=True, gc=False):
-    """A line that is no request: what to answer, and under which id."""
+class Refusal(msgspec.Struct, frozen=True):
+    """A line that is no request: what to answer, and under which id.
+
+    Seen by the collector: an error knows the frames that it came through, and one of these knows the refusal.
+    """
 
     id: str | None
     error: RequestError

@@ -82,11 +82,12 @@ def test_a_descriptor_is_predicted_from() -> None:
     attempt = admission().initiating(request(counted(B)), UID)
     fan, *_ = attempt.rows
     assert fan.lanes is not None
-    assert (B, 1, 40001) == (attempt.remote, fan.lanes.peers.count, fan.lanes.aims.first)
+    assert (B, 1) == (attempt.remote, fan.lanes.aims.count)
+    assert 40001 < fan.lanes.aims.first < 41000  # where it will have counted to when it is its turn
     attempt = admission().initiating(request(self_=(counted(A, 50_000),)), UID)
     fan, _, plain, *_ = attempt.rows
     assert fan.lanes is not None
-    assert (A, 50001, 50002, 0) == (attempt.public, fan.lanes.seen.first, plain.seen_port, plain.aim_port)
+    assert (A, 50002, 50003, 0) == (attempt.public, fan.lanes.seen.first, plain.seen_port, plain.aim_port)
 
 
 def at_home(public: str, host: str, *, tcp: bool = False) -> Place:
@@ -229,8 +230,8 @@ def test_ten_punches_at_once_guess_ten_ports() -> None:
         attempt = gate.initiating(request(self_=(own,)), UID)
         guesses.append(attempt.rows[2].seen_port)
         gate.recent.maps("udp", attempt.local, 2, time.monotonic() + 0.01)  # after the sample for certain
-    assert 50002 == guesses[0]
-    # a fan of one and a hole of its own each; where the machine took its time, a neighbour's port besides
+    assert 50003 == guesses[0]
+    # a fan and a hole of its own each; where the machine took its time, a neighbour's port besides
     assert {later - earlier for earlier, later in pairwise(guesses)} <= {2, 3}
 
 

@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_the_number_of_past_attempts(both: Duo) -> Non
         await asyncio.gather(*(_be_refused(both, dice) for _ in range(50)))
         await asyncio.gather(*(_fail(both, dice) for _ in range(50)))
 
-    for _ in range(6):  # by then every cache and free list has its size
+    for _ in range(18):  # by then every cache, log of mappings and free list has its size
         asyncio.run(deeds())
     before = both.a.counts()
     for _ in range(6):
