@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from punchd.core import verdict
 from punchd.core.attempt import Attempt, State
+from punchd.core.draw import draw
 from punchd.core.pair import Pair, ScriptEvent
-from punchd.core.plan import draw
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms

@@ -6,8 +6,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from punchd.core.attempt import Attempt, State
+from punchd.core.draw import meet
 from punchd.core.pair import Pair, ScriptEvent
-from punchd.core.plan import meet
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms

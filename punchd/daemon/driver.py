@@ -24,7 +24,7 @@ from punchd.daemon.fans import Fans, is_of_use
 from punchd.daemon.held import Held
 from punchd.daemon.host import FLOWS, Host
 from punchd.daemon.recent import Recent
-from punchd.daemon.run import Caller, Journal, Run, effect_failed, packet_refused
+from punchd.daemon.run import Caller, Journal, Run, effect_failed, event_of, packet_refused
 from punchd.daemon.saying import FULL_TTL, Said, Saying
 from punchd.daemon.tuples import Tuples
 from punchd.edge import native, sockets
@@ -239,13 +239,7 @@ class Driver:
             run, held = known
             if held.fan is not None and not is_of_use(record):
                 continue
-            if isinstance(record, native.SeenIcmp):
-                event: seen.Event = seen.IcmpSeen(held.pair, record.type, record.code, record.sender)
-            elif record.other_port:
-                event = seen.StraySeen(held.pair, record.other_port, record.flags, record.ttl)
-            else:
-                event = seen.SegmentSeen(held.pair, *record[4:])
-            self.feed(run, event)
+            self.feed(run, event_of(held.pair, record))
 
     # -- effects, in the order of words/effects.py ---------------------------------------------------------------
 

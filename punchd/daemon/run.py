@@ -10,9 +10,10 @@ from typing import Protocol
 from punchd.core.attempt import Attempt
 from punchd.daemon.clockwork import Alarm
 from punchd.daemon.held import Held
+from punchd.edge import native
 from punchd.words.effects import Effect, Inject, OpenPair, Resend, Spray, Tell
 from punchd.words.errors import Code
-from punchd.words.events import EffectFailed, Event, PacketRefused
+from punchd.words.events import EffectFailed, Event, IcmpSeen, PacketRefused, SegmentSeen, StraySeen
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 
@@ -67,6 +68,15 @@ class Run:
             self.arriving += 1
         else:
             self.dying += 1
+
+
+def event_of(pair: int, record: native.Seen | native.SeenIcmp) -> Event:
+    """What a record of the ring tells the pair."""
+    if isinstance(record, native.SeenIcmp):
+        return IcmpSeen(pair, record.type, record.code, record.sender)
+    if record.other_port:
+        return StraySeen(pair, record.other_port, record.flags, record.ttl)
+    return SegmentSeen(pair, *record[4:])
 
 
 def effect_failed(pair: int, effect: Effect, error: OSError) -> EffectFailed:

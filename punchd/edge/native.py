@@ -34,6 +34,7 @@ _STATUS = {
     lib.PUNCHD_ABSENT: "not there",
 }
 _SEGMENT_MAX = lib.PUNCHD_SEGMENT_MAX
+BARE_MAX = 64
 _NO_SCALE = lib.PUNCHD_NO_WINDOW_SCALE
 
 
@@ -304,9 +305,6 @@ class Ring:
 
     def __exit__(self, *unused: object) -> None:
         self.close()
-
-
-BARE_MAX = 64
 
 
 class RawSender:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from punchd.core import plan
 from punchd.core.attempt import Attempt
+from punchd.core.draw import draw, meet
 from punchd.core.fan import ASSURE_S, PACE_S, PAUSE_S
 from punchd.core.initiating import Initiating
 from punchd.core.lanes import BURST, ROUNDS
@@ -356,7 +357,7 @@ def test_a_cancelled_fan_is_closed() -> None:
 def _hits(seed: int) -> list[int]:
     """Of 256 mappings of a random NAT, how many one round of 1024 targets meets, round by round."""
     nat = Nat(KINDS["random"], A, dice=random.Random(seed))
-    fan = plan.draw(Row("tcp-birthday", lanes=plan.own_random()), Ports(random.Random(seed)))
+    fan = draw(Row("tcp-birthday", lanes=plan.own_random()), Ports(random.Random(seed)))
     pair = Pair(0, fan, Terms(True, NONCE), [])
     holes = set()
     for burst in pair.lanes.bursts(0):
@@ -364,7 +365,7 @@ def _hits(seed: int) -> list[int]:
             mapped = nat.outbound(Segment(own, aim, SYN, 1, 0, 1, HOLE), 0.0, B)
             assert mapped is not None
             holes.add(mapped.src)
-    met = Pair(0, plan.meet(fan.offer, Ports(random.Random(seed + 1))), Terms(False, NONCE), [])
+    met = Pair(0, meet(fan.offer, Ports(random.Random(seed + 1))), Terms(False, NONCE), [])
     return [len(holes & {aim for burst in met.lanes.bursts(k) for _, aim in burst}) for k in range(ROUNDS)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from punchd.core import nicknames, plan
+from punchd.core.draw import draw, meet
 from punchd.core.plan import Times
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
@@ -66,7 +67,7 @@ def test_a_listed_fan_takes_either_side_for_the_random_one() -> None:
 
 def test_ports_of_a_fan_are_drawn_where_the_row_leaves_them_open() -> None:
     """One port that is open is drawn as ever; many are drawn round by round, from the candidate's seed."""
-    candidate = plan.draw(Row("tcp-birthday", lanes=plan.own_random()), Ports(random.Random(1)))
+    candidate = draw(Row("tcp-birthday", lanes=plan.own_random()), Ports(random.Random(1)))
     fan = candidate.offer.fan
     assert fan is not None
     assert (Spread(0, 1024), 1) == (fan.targets, fan.sources.count)
@@ -77,10 +78,10 @@ def test_ports_of_a_fan_are_drawn_where_the_row_leaves_them_open() -> None:
 def test_ports_that_a_fan_names_stay() -> None:
     """Prediction: the plan knows best."""
     lanes = Lanes(Spread(22100, 64), Spread(40000, 64, 2), Spread(23000), Spread(50000, 3))
-    candidate = plan.draw(Row("udp-birthday", lanes=lanes), Ports(random.Random(1)))
+    candidate = draw(Row("udp-birthday", lanes=lanes), Ports(random.Random(1)))
     assert Fan(lanes.seen, lanes.peers) == candidate.offer.fan
     assert (lanes.own, lanes.aims) == (candidate.own, candidate.aims)
-    met = plan.meet(candidate.offer, Ports(random.Random(2)))
+    met = meet(candidate.offer, Ports(random.Random(2)))
     assert (lanes.peers, lanes.seen) == (met.own, met.aims)
 
 
@@ -88,7 +89,7 @@ def test_an_offer_of_a_listening_technique_has_a_listening_port() -> None:
     """The ranges are apart, see core/ports.py."""
     ports = Ports(random.Random(1))
     for name, technique in TECHNIQUES.items():
-        offer = plan.draw(Row(name), ports).offer
+        offer = draw(Row(name), ports).offer
         assert name == offer.technique
         assert technique.listens == (offer.initiator_port in LISTEN_PORTS)
         assert offer.syn is None
