@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 
 from punchd.core.budget import Budget
 from punchd.core.fan import PACE_S
 from punchd.core.lanes import BURST, Lane
-from punchd.core.tally import Mark
-from punchd.daemon.held import Held
+from punchd.daemon.held import Fan, Held, Report
 from punchd.daemon.host import Host
 from punchd.daemon.recent import Recent
 from punchd.daemon.saying import FULL_TTL
@@ -28,28 +26,6 @@ from punchd.words import effects as do
 from punchd.words import events as seen
 
 FLOWS_MAX_SHARE = 0.75  # beyond that the flow table's chains grow long
-
-Report = Callable[[seen.Event], None]
-
-
-class Fan:
-    """What a fan holds until one of its lanes is adopted."""
-
-    __slots__ = ("caller", "mapped", "ours", "ports", "report", "shots", "socks")
-
-    def __init__(self, *, ours: bool, caller: int, report: Report) -> None:
-        self.ours, self.caller, self.report = ours, caller, report
-        self.ports: dict[int, bool] = {}
-        """Local ports that were tried, and whether they are ours to use."""
-        self.shots: dict[tuple[Lane, ...], tuple[native.Shots, int]] = {}
-        """Bursts whose first so many lanes are watched."""
-        self.mapped: dict[Lane, Mark] = {}
-        """Lanes that have a mapping, and which one."""
-        self.socks: dict[int, socket.socket] = {}
-
-    def lanes(self) -> Iterator[Lane]:
-        """All that segments were sent on."""
-        return chain.from_iterable(shots.lanes(count) for shots, count in self.shots.values())
 
 
 def is_of_use(record: native.Seen | native.SeenIcmp) -> bool:

@@ -4,12 +4,35 @@ Opens and closes nothing by itself."""
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from itertools import chain
 
+from punchd.core.lanes import Lane
+from punchd.core.tally import Mark
 from punchd.edge import native
+from punchd.words.events import Event
 
-if TYPE_CHECKING:
-    from punchd.daemon.fans import Fan
+Report = Callable[[Event], None]
+
+
+class Fan:
+    """What a fan holds until one of its lanes is adopted."""
+
+    __slots__ = ("caller", "mapped", "ours", "ports", "report", "shots", "socks")
+
+    def __init__(self, *, ours: bool, caller: int, report: Report) -> None:
+        self.ours, self.caller, self.report = ours, caller, report
+        self.ports: dict[int, bool] = {}
+        """Local ports that were tried, and whether they are ours to use."""
+        self.shots: dict[tuple[Lane, ...], tuple[native.Shots, int]] = {}
+        """Bursts whose first so many lanes are watched."""
+        self.mapped: dict[Lane, Mark] = {}
+        """Lanes that have a mapping, and which one."""
+        self.socks: dict[int, socket.socket] = {}
+
+    def lanes(self) -> Iterator[Lane]:
+        """All that segments were sent on."""
+        return chain.from_iterable(shots.lanes(count) for shots, count in self.shots.values())
 
 
 class Held:
