@@ -65,8 +65,8 @@ GUESSES = 256
 OWN_LATER, MEET_LATER = 64, 320
 """Mappings that other attempts and probes of ours make until the peer calls, and where they are fans that meet."""
 
-OWN_MARGIN = 20
-"""By so many, or twice, a window of our own is wider: by what it leaves out all fans at work would miss."""
+WIDER = 20
+"""By so many, or twice, a window is wider: by what it leaves out all fans at work would miss."""
 
 SPARE = 3
 """Holes of a fan whose local port somebody else on this host may have."""
@@ -362,7 +362,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     """
     mine, theirs = _course(own), _course(peer)
     both = mine is not None and theirs is not None
-    strict = mine is None and not own.nat.forgives and own.nat.filtering is not Dependence.INDEPENDENT
+    strict = mine is None and not own.nat.forgives
     shakes = _shakes(transport, own.nat, peer.nat)
     twice = shakes * 2 if both and len(shakes) == 1 else shakes
     primed = [] if strict or own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
@@ -382,7 +382,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
             at_ms, slack_ms = (times.called_ms, times.slack_ms) if late else (times.now_ms, 0.0)
             where = predict.window(mine, at_ms=at_ms, own=taken[0], slack_ms=slack_ms)
             late_margin = MEET_LATER if both else OWN_LATER
-            wider = late_margin if late else min(where.count, OWN_MARGIN)
+            wider = late_margin if late else min(where.count, WIDER)
             where = replace(where, count=where.count + own.unsure + wider)
             if late and both:
                 count, guesses = _meet(mine, where.first, where.first + where.count)

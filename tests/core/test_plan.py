@@ -287,8 +287,6 @@ def test_a_counting_peer_fires_at_who_forgives() -> None:
     assert lanes is not None
     assert lanes.peers.count + lanes.aims.count > 2
     assert PRIMED is auto(known("linux"), counting(last=50_000), fans=True)[0].opening
-    anybody = View(NatClass(filtering=Dependence.INDEPENDENT))
-    assert PRIMED is auto(anybody, counting(last=50_000), fans=True)[0].opening
 
 
 def test_two_counting_nats_get_fans_that_aim_at_one_guess_each() -> None:
