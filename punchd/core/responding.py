@@ -20,6 +20,7 @@ from punchd.words.plan import Candidate
 STAGGER_S = 0.1  # between the starts of two techniques of `auto`
 LATE_S = 0.3  # what the last of them gets before those begin that wait for the initiator, who is then called, ...
 MEET_AGAIN_S = 1.5  # what fans that meet get before another brings our NAT elsewhere, past others' appointments
+NAMES_S = 0.001  # what one gets to name a port and open as many: the next one's is to lie beyond
 CROSS_S = 0.7  # ... and these, before we fire where the initiator may have no hole: a NAT of its may punish that
 TURN_S = 1.0  # what each technique of an explicit list gets before the next starts
 LINGER_S = 2.0  # how long a responder repeats COMMIT for an initiator that still asks
@@ -125,6 +126,8 @@ class Responding(Attempt):
             return 0.0  # it passes no NAT, so it takes no turn either
         if self._staggers and _meets(last) and _meets(coming) and coming.opening is Opening.CALLED:
             return MEET_AGAIN_S
+        if self._staggers and _meets(last) and coming.opening is Opening.REFIRED:
+            return NAMES_S
         if self._staggers and _is_stray(coming):
             return STAGGER_S if _is_stray(last) else CROSS_S
         if coming.opening is Opening.PRIMED:

@@ -92,6 +92,16 @@ def test_a_responder_that_calls_names_the_port_to_which_it_has_brought_its_nat()
     assert 50500 == adopted.public
 
 
+def test_two_that_name_a_port_do_not_name_the_same() -> None:
+    """The second one asks where the counter is when the first one's mappings have been made."""
+    attempt = _meeting(Opening.REFIRED, Opening.REFIRED)
+    assert [Locate(0, 0)] == those(Locate, attempt.begin())
+    assert those(Spray, attempt.step(Located(0, True, 24, 60, 50500), 0.0))
+    effects = attempt.step(DeadlinePassed(), attempt.deadline or 0.0)
+    assert [Locate(1, 0)] == those(Locate, effects)
+    assert attempt.now < PACE_S
+
+
 def test_where_the_counter_is_unknown_the_plans_number_stands() -> None:
     """A daemon that was started anew has seen no port of its NAT."""
     attempt = _meeting()
