@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from punchd.core import verdict
-from punchd.core.attempt import Attempt, State
+from punchd.core.attempt import DONE, EXCHANGING, LINGERING, PRIMING, Attempt
 from punchd.core.draw import draw
 from punchd.core.pair import Pair, ScriptEvent
 from punchd.core.ports import Ports
@@ -44,7 +44,7 @@ class Initiating(Attempt):
         self, *, terms: Terms, local: str, public: str, remote: str, rows: Sequence[Row], ports: Ports,
         timeout_s: float, now: float, early: bool = False, in_turn: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(terms=terms, local=local, remote=remote, timeout_s=timeout_s, now=now, state=State.PRIMING)
+        super().__init__(terms=terms, local=local, remote=remote, timeout_s=timeout_s, now=now, state=PRIMING)
         self._ports, self._redraws = ports, REDRAWS
         self._early_given: Pair | None = None
         self.public, self.rows, self.early = public, tuple(rows), early
@@ -63,7 +63,7 @@ class Initiating(Attempt):
         self._settled = True
 
     def _on_time(self) -> None:
-        if self.state is State.PRIMING and self.now >= self.expires:
+        if self.state is PRIMING and self.now >= self.expires:
             self._report_losers(None)
             self._end(verdict.late(self.pairs))
         else:
@@ -74,9 +74,9 @@ class Initiating(Attempt):
             self._heard.add(pair.index)
             self._report("heard", pair)
         if (
-            isinstance(event, EffectFailed)
-            and self.state is State.PRIMING
-            and pair.fail_code == "port-taken"
+            pair.fail_code == "port-taken"
+            and self.state is PRIMING
+            and isinstance(event, EffectFailed)
             and self._redraws
         ):
             self._redraws -= 1
@@ -84,9 +84,9 @@ class Initiating(Attempt):
             self._start(draw(self.rows[pair.index], self._ports), index=pair.index)
 
     def _consider(self) -> None:
-        if self.state is State.LINGERING:
+        if self.state is LINGERING:
             return
-        if self.state is State.PRIMING:
+        if self.state is PRIMING:
             self._consider_notifying()
             return
         answered = [pair for pair in self.pairs if pair.answered]
@@ -117,7 +117,7 @@ class Initiating(Attempt):
             self._report_losers(None)
             self._end(self._failure())
             return
-        self.state = State.EXCHANGING
+        self.state = EXCHANGING
         self._offered = [pair.index for pair in primed]
         publics = [self.rows[pair.index].public for pair in primed]
         others = tuple(dict.fromkeys(public for public in publics if public))
@@ -175,4 +175,4 @@ class Initiating(Attempt):
         else:
             self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=outcome))
         pair.release()
-        self.state, self._linger_until = (State.LINGERING if losers else State.DONE), self.now + LOSERS_S
+        self.state, self._linger_until = (LINGERING if losers else DONE), self.now + LOSERS_S
