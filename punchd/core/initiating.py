@@ -16,7 +16,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms
 from punchd.words.effects import Finish, HandOver, Notify
 from punchd.words.events import Called, EffectFailed
-from punchd.words.notification import Notification, SecondMessage
+from punchd.words.notification import Notification, Offer, SecondMessage
 from punchd.words.plan import Candidate, Row
 
 REDRAWS = 3  # fresh ports drawn when one of ours is taken
@@ -110,38 +110,31 @@ class Initiating(Attempt):
         return len(heard) == 1
 
     def _consider_notifying(self) -> None:
-        if not self._settled or not all(pair.primed or pair.fail_code is not None for pair in self.pairs):
+        if not self._settled:
             return
-        primed = [pair for pair in self.pairs if pair.primed and pair.fail_code is None]
+        primed = [pair for pair in self.pairs if pair.fail_code is None]
+        if not all(pair.primed for pair in primed):
+            return
         if not primed:
             self._report_losers(None)
             self._end(self._failure())
             return
         self.state = EXCHANGING
-        self._offered = [pair.index for pair in primed]
-        publics = [self.rows[pair.index].public for pair in primed]
-        others = tuple(dict.fromkeys(public for public in publics if public))
-        offers = tuple(
-            replace(pair.offer, syn=pair.syn, at=others.index(public) + 1 if public else 0)
-            if pair.syn or public
-            else pair.offer
-            for pair, public in zip(primed, publics, strict=True)
-        )
-        self._effects.append(
-            Notify(
-                Notification(
-                    self.terms.nonce,
-                    self.public,
-                    self.remote,
-                    TECHNIQUES[offers[0].technique].transport,
-                    offers,
-                    self.in_turn,
-                    self.terms.blind,
-                    self.patience_ms,
-                    others,
-                )
-            )
-        )
+        offers: list[Offer] = []
+        others: list[str] = []
+        for pair in primed:
+            offer, public = pair.offer, self.rows[pair.index].public
+            if public and public not in others:
+                others.append(public)
+            if pair.syn or public:
+                offer = replace(offer, syn=pair.syn, at=others.index(public) + 1 if public else 0)
+            self._offered.append(pair.index)
+            offers.append(offer)
+        notification = Notification(
+            self.terms.nonce, self.public, self.remote, TECHNIQUES[offers[0].technique].transport, tuple(offers),
+            self.in_turn, self.terms.blind, self.patience_ms, tuple(others),
+        )  # fmt: skip
+        self._effects.append(Notify(notification))
 
     def _on_call(self, message: SecondMessage) -> None:
         """The responder is ready; a pair whose port it had to change is opened anew, towards that one."""

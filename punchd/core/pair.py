@@ -81,7 +81,7 @@ SYN_HOLE_S = 100.0  # Linux: 120 s (nf_conntrack_tcp_timeout_syn_sent)
 ACK_HOLE_S = 240.0  # Linux: 300 s for a picked-up connection without reply
 UDP_HOLE_S = 12.0  # home gateways: from 30 s after a single packet (Hätönen et al. 2010)
 SEQ_MASK = 0xFFFFFFFF
-_NO_SPREAD = Spread(0)
+_NO_LANES = Rounds(Spread(0), Spread(0), 0)  # of all pairs that are no fan: nothing is sent on them
 
 
 class Pair:
@@ -98,7 +98,9 @@ class Pair:
         self.index = index
         self.offer, self.remote = candidate.offer, candidate.remote
         self.own_port, self.aim_port, self.after_s = candidate.own_port, candidate.aim_port, candidate.after_s
-        self.lanes = Rounds(candidate.own or _NO_SPREAD, candidate.aims or _NO_SPREAD, candidate.seed)
+        self.lanes = _NO_LANES
+        if candidate.own is not None and candidate.aims is not None:
+            self.lanes = Rounds(candidate.own, candidate.aims, candidate.seed)
         self.terms = terms
         self.outbox = outbox
         self.evidence = Evidence()
