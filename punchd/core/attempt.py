@@ -173,12 +173,14 @@ class Attempt:
     def _run(self, pair: Pair) -> None:
         technique = TECHNIQUES[pair.offer.technique]
         script = technique.initiator if self.terms.initiating else technique.responder
-        place, ours = (pair.own_port, pair.remote or self.remote, pair.aim_port), self.terms.initiating
+        remote, ours = pair.remote or self.remote, self.terms.initiating
         if pair.offer.fan is None:
-            self._effects.append(OpenPair(pair.index, technique.name, *place, ours))
+            opened = OpenPair(pair.index, technique.name, pair.own_port, remote, pair.aim_port, ours)
+            self._effects.append(opened)
         else:
             tag = b"" if pair.stream else secret_tag(self.terms.nonce, "udp")
-            pair.do(OpenFan, technique.name, *place, ours=ours, tag=tag, seed=pair.lanes.seed)
+            seed = pair.lanes.seed
+            pair.do(OpenFan, technique.name, pair.own_port, remote, pair.aim_port, ours=ours, tag=tag, seed=seed)
         pair.start(script(pair), self.now)
 
     def _report_losers(self, winner: Pair | None) -> None:

@@ -357,8 +357,8 @@ class Pair:
         if self.script is not None:
             self.script.close()
             self.script = None
-        if self.snd_nxt is not None and not self.blind and not self.given:
-            self.do(Clear, ttl=self.hole, seq=self.snd_nxt)
+        if self.snd_nxt is not None and not self.given and not self.blind:
+            self.outbox.append(Clear(self.index, self.terms.hole_ttl, self.snd_nxt))
         self.outbox.append(ClosePair(self.index))
 
     def release(self) -> None:

@@ -48,4 +48,4 @@ def responder(pair: Pair) -> Script:
 def _materialise(pair: Pair) -> None:
     assert pair.snd_nxt is not None
     assert pair.rcv_nxt is not None
-    pair.do(Materialise, snd_nxt=pair.snd_nxt, rcv_nxt=pair.rcv_nxt)
+    pair.do(Materialise, pair.snd_nxt, pair.rcv_nxt)

@@ -35,5 +35,5 @@ def responder(pair: Pair) -> Script:
 
 
 def _open(pair: Pair) -> None:
-    pair.do(OpenDatagram, tag=secret_tag(pair.terms.nonce, "udp"))
+    pair.do(OpenDatagram, secret_tag(pair.terms.nonce, "udp"))
     pair.connected = True
