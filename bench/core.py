@@ -12,7 +12,9 @@ import gc
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from bench._frame import Figure, Progress, Report, at_least, interleaved
 from punchd.core import plan
@@ -134,20 +136,23 @@ class Street:
 
     def _perform(self, side: int, effects: list[Effect]) -> None:
         for effect in effects:
-            match effect:
-                case OpenPair():
-                    self._pairs[side][effect.pair] = effect
-                case Tell():
-                    self._tell(side, effect)
-                case Notify():
-                    self._begin(1, self._responding(effect.notification))
-                case HandOver() | Finish() if effect.outcome is not None:
-                    self._outcomes[side] = effect.outcome
-                case AskKernel():
-                    # it is asked of what the ring has seen come, and no rule of a host's drops anything here
-                    self._waiting.append((side, KernelHeard(effect.pair)))
-                case _:
-                    pass  # sockets, reports: there is no kernel here
+            perform = _PERFORMED.get(type(effect))
+            if perform is not None:  # else sockets, reports: there is no kernel here
+                perform(self, side, effect)
+
+    def _open(self, side: int, effect: OpenPair) -> None:
+        self._pairs[side][effect.pair] = effect
+
+    def _notify(self, _: int, effect: Notify) -> None:
+        self._begin(1, self._responding(effect.notification))
+
+    def _end(self, side: int, effect: HandOver | Finish) -> None:
+        if effect.outcome is not None:
+            self._outcomes[side] = effect.outcome
+
+    def _ask_kernel(self, side: int, effect: AskKernel) -> None:
+        """It is asked of what the ring has seen come, and no rule of a host's drops anything here."""
+        self._waiting.append((side, KernelHeard(effect.pair)))
 
     def _tell(self, side: int, effect: Tell) -> None:
         pair, other = self._pairs[side][effect.pair], 1 - side
@@ -162,7 +167,7 @@ class Street:
         if out is None or ttl <= HOLE_TTL:
             return
         came = self._nats[other].inbound(out, self._now, PUBLIC[side])
-        if came is None or isinstance(came, Refused | IcmpError):
+        if came is None or isinstance(came, (Refused, IcmpError)):
             return
         for index, theirs in self._pairs[other].items():
             if theirs.local_port == came.dst:
@@ -180,6 +185,12 @@ class Street:
             terms=Terms(False, notification.nonce, HOLE_TTL, False), local=PRIVATE[1], notification=notification,
             runnable=frozenset(TECHNIQUES), ports=Ports(self._dice), timeout_s=10.0, now=self._now,
         )  # fmt: skip
+
+
+_PERFORMED: dict[type[Any], Callable[[Street, int, Any], None]] = {
+    OpenPair: Street._open, Tell: Street._tell, Notify: Street._notify, HandOver: Street._end, Finish: Street._end,
+    AskKernel: Street._ask_kernel,
+}  # fmt: skip
 
 
 def _event(pair: int, packet: Segment | Datagram) -> Event:

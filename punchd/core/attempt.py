@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 from itertools import pairwise
+from typing import TypeGuard
 
 from punchd.core import candidates, verdict
 from punchd.core.pair import Pair, ScriptEvent
@@ -40,7 +41,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms, secret_tag
 from punchd.words.addresses import Endpoint, is_private
 from punchd.words.effects import Effect, Finish, OpenFan, OpenPair, Report
-from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, Settled
+from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, PairEvent, Settled
 from punchd.words.notification import SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 from punchd.words.plan import Candidate
@@ -62,6 +63,9 @@ class State(Enum):
     FIRING = auto()
     LINGERING = auto()
     DONE = auto()
+
+
+PRIMING, EXCHANGING, FIRING, LINGERING, DONE = State  # each step asks, and to ask the class takes Python 3.11 85 ns
 
 
 class Attempt:
@@ -106,7 +110,7 @@ class Attempt:
     @property
     def deadline(self) -> float | None:
         """When `step` wants a DeadlinePassed; None once done."""
-        if self.state is State.DONE:
+        if self.state is DONE:
             return None
         earliest = self._own_deadline()
         for pair in self.pairs:
@@ -121,21 +125,19 @@ class Attempt:
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event, return what is to be done about it, in order."""
         self.now = now
-        if self.state is State.DONE:
+        if self.state is DONE:
             return []
-        if isinstance(event, _OF_ALL):
-            self._on_own(event)
-        else:
+        if _is_of_pair(event):
             pair = self.pairs[event.pair]
             self._on_pair(pair, pair.feed(event, now))
-        if not self.done:
+        else:
+            self._on_own(event)
+        if self.state is not DONE:
             self._consider()
         return self._take()
 
-    def _on_own(self, event: Cancelled | DeadlinePassed | Settled | CallHeard) -> None:
+    def _on_own(self, event: Event) -> None:
         match event:
-            case Cancelled():
-                self._end(Failed(event.code, "the attempt was ended before it succeeded", ""))
             case DeadlinePassed():
                 for pair in self.pairs:
                     if pair.deadline is not None and pair.deadline <= self.now:
@@ -145,14 +147,16 @@ class Attempt:
                 self._on_settled()
             case CallHeard():
                 self._on_call(event.message)
+            case Cancelled():
+                self._end(Failed(event.code, "the attempt was ended before it succeeded", ""))
 
     @property
     def done(self) -> bool:
         """Whether nothing matters any more."""
-        return self.state is State.DONE
+        return self.state is DONE
 
     def _take(self) -> list[Effect]:
-        effects = self._effects[:]
+        effects = self._effects.copy()
         self._effects.clear()
         return effects
 
@@ -169,12 +173,14 @@ class Attempt:
     def _run(self, pair: Pair) -> None:
         technique = TECHNIQUES[pair.offer.technique]
         script = technique.initiator if self.terms.initiating else technique.responder
-        place, ours = (pair.own_port, pair.remote or self.remote, pair.aim_port), self.terms.initiating
+        remote, ours = pair.remote or self.remote, self.terms.initiating
         if pair.offer.fan is None:
-            self._effects.append(OpenPair(pair.index, technique.name, *place, ours))
+            opened = OpenPair(pair.index, technique.name, pair.own_port, remote, pair.aim_port, ours)
+            self._effects.append(opened)
         else:
             tag = b"" if pair.stream else secret_tag(self.terms.nonce, "udp")
-            pair.do(OpenFan, technique.name, *place, ours=ours, tag=tag, seed=pair.lanes.seed)
+            seed = pair.lanes.seed
+            pair.do(OpenFan, technique.name, pair.own_port, remote, pair.aim_port, ours=ours, tag=tag, seed=seed)
         pair.start(script(pair), self.now)
 
     def _report_losers(self, winner: Pair | None) -> None:
@@ -229,13 +235,13 @@ class Attempt:
         if failed is not None and not self.told:
             self.told = True
             self._effects.append(Finish(failed))
-        self.state = State.DONE
+        self.state = DONE
 
     def _own_deadline(self) -> float:
-        return self._linger_until if self.state is State.LINGERING else self.expires
+        return self._linger_until if self.state is LINGERING else self.expires
 
     def _on_time(self) -> None:
-        if self.state is State.LINGERING:
+        if self.state is LINGERING:
             if self.now >= self._linger_until:
                 self._end()
         elif self.now >= self.expires:
@@ -252,4 +258,9 @@ class Attempt:
         raise NotImplementedError  # each role has its own rule
 
 
-_OF_ALL = (Cancelled, DeadlinePassed, Settled, CallHeard)
+def _is_of_pair(event: Event) -> TypeGuard[PairEvent]:
+    """By its very class: `isinstance` takes 0.1 µs for each struct that it is not."""
+    return type(event) not in _OF_ALL
+
+
+_OF_ALL = {Cancelled, DeadlinePassed, Settled, CallHeard}

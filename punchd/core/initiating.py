@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from punchd.core import verdict
-from punchd.core.attempt import Attempt, State
+from punchd.core.attempt import DONE, EXCHANGING, LINGERING, PRIMING, Attempt
 from punchd.core.draw import draw
 from punchd.core.pair import Pair, ScriptEvent
 from punchd.core.ports import Ports
@@ -16,7 +16,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms
 from punchd.words.effects import Finish, HandOver, Notify
 from punchd.words.events import Called, EffectFailed
-from punchd.words.notification import Notification, SecondMessage
+from punchd.words.notification import Notification, Offer, SecondMessage
 from punchd.words.plan import Candidate, Row
 
 REDRAWS = 3  # fresh ports drawn when one of ours is taken
@@ -44,7 +44,7 @@ class Initiating(Attempt):
         self, *, terms: Terms, local: str, public: str, remote: str, rows: Sequence[Row], ports: Ports,
         timeout_s: float, now: float, early: bool = False, in_turn: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(terms=terms, local=local, remote=remote, timeout_s=timeout_s, now=now, state=State.PRIMING)
+        super().__init__(terms=terms, local=local, remote=remote, timeout_s=timeout_s, now=now, state=PRIMING)
         self._ports, self._redraws = ports, REDRAWS
         self._early_given: Pair | None = None
         self.public, self.rows, self.early = public, tuple(rows), early
@@ -63,7 +63,7 @@ class Initiating(Attempt):
         self._settled = True
 
     def _on_time(self) -> None:
-        if self.state is State.PRIMING and self.now >= self.expires:
+        if self.state is PRIMING and self.now >= self.expires:
             self._report_losers(None)
             self._end(verdict.late(self.pairs))
         else:
@@ -74,9 +74,9 @@ class Initiating(Attempt):
             self._heard.add(pair.index)
             self._report("heard", pair)
         if (
-            isinstance(event, EffectFailed)
-            and self.state is State.PRIMING
-            and pair.fail_code == "port-taken"
+            pair.fail_code == "port-taken"
+            and self.state is PRIMING
+            and isinstance(event, EffectFailed)
             and self._redraws
         ):
             self._redraws -= 1
@@ -84,9 +84,9 @@ class Initiating(Attempt):
             self._start(draw(self.rows[pair.index], self._ports), index=pair.index)
 
     def _consider(self) -> None:
-        if self.state is State.LINGERING:
+        if self.state is LINGERING:
             return
-        if self.state is State.PRIMING:
+        if self.state is PRIMING:
             self._consider_notifying()
             return
         answered = [pair for pair in self.pairs if pair.answered]
@@ -110,38 +110,31 @@ class Initiating(Attempt):
         return len(heard) == 1
 
     def _consider_notifying(self) -> None:
-        if not self._settled or not all(pair.primed or pair.fail_code is not None for pair in self.pairs):
+        if not self._settled:
             return
-        primed = [pair for pair in self.pairs if pair.primed and pair.fail_code is None]
+        primed = [pair for pair in self.pairs if pair.fail_code is None]
+        if not all(pair.primed for pair in primed):
+            return
         if not primed:
             self._report_losers(None)
             self._end(self._failure())
             return
-        self.state = State.EXCHANGING
-        self._offered = [pair.index for pair in primed]
-        publics = [self.rows[pair.index].public for pair in primed]
-        others = tuple(dict.fromkeys(public for public in publics if public))
-        offers = tuple(
-            replace(pair.offer, syn=pair.syn, at=others.index(public) + 1 if public else 0)
-            if pair.syn or public
-            else pair.offer
-            for pair, public in zip(primed, publics, strict=True)
-        )
-        self._effects.append(
-            Notify(
-                Notification(
-                    self.terms.nonce,
-                    self.public,
-                    self.remote,
-                    TECHNIQUES[offers[0].technique].transport,
-                    offers,
-                    self.in_turn,
-                    self.terms.blind,
-                    self.patience_ms,
-                    others,
-                )
-            )
-        )
+        self.state = EXCHANGING
+        offers: list[Offer] = []
+        others: list[str] = []
+        for pair in primed:
+            offer, public = pair.offer, self.rows[pair.index].public
+            if public and public not in others:
+                others.append(public)
+            if pair.syn or public:
+                offer = replace(offer, syn=pair.syn, at=others.index(public) + 1 if public else 0)
+            self._offered.append(pair.index)
+            offers.append(offer)
+        notification = Notification(
+            self.terms.nonce, self.public, self.remote, TECHNIQUES[offers[0].technique].transport, tuple(offers),
+            self.in_turn, self.terms.blind, self.patience_ms, tuple(others),
+        )  # fmt: skip
+        self._effects.append(Notify(notification))
 
     def _on_call(self, message: SecondMessage) -> None:
         """The responder is ready; a pair whose port it had to change is opened anew, towards that one."""
@@ -175,4 +168,4 @@ class Initiating(Attempt):
         else:
             self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=outcome))
         pair.release()
-        self.state, self._linger_until = (State.LINGERING if losers else State.DONE), self.now + LOSERS_S
+        self.state, self._linger_until = (LINGERING if losers else DONE), self.now + LOSERS_S

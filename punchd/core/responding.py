@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from punchd.core.attempt import Attempt, State
+from punchd.core.attempt import FIRING, LINGERING, Attempt
 from punchd.core.draw import meet
 from punchd.core.pair import Pair, ScriptEvent
 from punchd.core.ports import Ports
@@ -13,7 +13,7 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms
 from punchd.words.addresses import is_private
 from punchd.words.effects import CallBack, Effect, HandOver
-from punchd.words.events import SYN_ACK, EffectFailed, Located, SegmentSeen, Signal, SignalSeen
+from punchd.words.events import ANSWER, COMMIT, SYN_ACK, EffectFailed, Located, SegmentSeen, SignalSeen
 from punchd.words.notification import Notification, Offer, Opening, Ready, SecondMessage
 from punchd.words.plan import Candidate
 
@@ -58,7 +58,7 @@ class Responding(Attempt):
             remote=notification.initiator,
             timeout_s=min(timeout_s, notification.patience_ms / 1000),
             now=now,
-            state=State.FIRING,
+            state=FIRING,
         )
         self.notification, self.runnable, self._ports = notification, runnable, ports
         # datagrams need no eyes: their signals are their own
@@ -69,7 +69,7 @@ class Responding(Attempt):
             if offer.technique in runnable and notification.address(offer) and not (self._serial and _needs_eyes(offer))
         ]
         self.shared_nat = notification.initiator == notification.responder
-        self.targets = (self.remote, *(address for address in notification.others if address))
+        self.targets = (self.remote, *filter(None, notification.others))
         self._places: dict[int, int] = {}
         """Pair to its offer's place in the notification."""
         self.in_turn = notification.in_turn
@@ -160,22 +160,22 @@ class Responding(Attempt):
         self._call(Ready(place, port))
 
     def _on_pair(self, pair: Pair, event: ScriptEvent) -> None:
-        taken = isinstance(event, EffectFailed) and pair.fail_code == "port-taken"
+        taken = pair.fail_code == "port-taken" and isinstance(event, EffectFailed)
         if taken and not pair.moved and pair.offer.syn is None and pair.offer.fan is None:
             self._move(pair)
             return
-        if isinstance(event, Located) and self._staggers and self._offers:
+        if self._offers and isinstance(event, Located) and self._staggers:
             coming = self._offers[0][1]
             if _meets(coming) and coming.opening is Opening.PRIMED:
                 self._fire_next()  # at once, lest other attempts' mappings come in between
-        if self.state is State.LINGERING and pair.committed:
+        if self.state is LINGERING and pair.committed:
             asks_again = isinstance(event, SignalSeen | SegmentSeen) and _is_answer(event)
             if asks_again:
                 self._linger_until = self.now + LINGER_S
-                pair.tell(Signal.COMMIT)
+                pair.tell(COMMIT)
 
     def _consider(self) -> None:
-        if self.state is State.LINGERING:
+        if self.state is LINGERING:
             return
         self._call()
         for pair in self.pairs:
@@ -195,11 +195,11 @@ class Responding(Attempt):
         self._offers.clear()
         pair.committed = True
         for _ in range(1 if pair.stream else UDP_COMMITS):
-            pair.tell(Signal.COMMIT)
+            pair.tell(COMMIT)
         self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=self._punched(pair)))
         self.told = True
         pair.given = True
-        self.state = State.LINGERING
+        self.state = LINGERING
         self._linger_until = self.now + LINGER_S
 
 
@@ -227,6 +227,6 @@ def _needs_eyes(offer: Offer) -> bool:
 def _is_answer(event: SignalSeen | SegmentSeen) -> bool:
     match event:
         case SignalSeen():
-            return event.signal is Signal.ANSWER
+            return event.signal is ANSWER
         case SegmentSeen():
             return not event.outgoing and event.flags & SYN_ACK == SYN_ACK

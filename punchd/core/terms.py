@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from struct import Struct
 
 import msgspec
 
@@ -23,9 +24,13 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 def secret_numbers(nonce: bytes, label: str) -> tuple[int, int]:
     """Two 32-bit numbers that both peers derive from the nonce and nobody else can (BLAKE2s, RFC 7693)."""
     digest = hashlib.blake2s(label.encode(), key=nonce, digest_size=8, person=b"numbers").digest()
-    return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
+    a, b = _TWO_NUMBERS.unpack(digest)
+    return a, b
 
 
 def secret_tag(nonce: bytes, label: str) -> bytes:
     """Eight bytes that both peers derive from the nonce and nobody else can."""
     return hashlib.blake2s(label.encode(), key=nonce, digest_size=8).digest()
+
+
+_TWO_NUMBERS = Struct(">II")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from functools import cache
 
 from punchd.lab import pages
@@ -24,12 +24,12 @@ class Tracking(Enum):
     CONNTRACK = auto()
 
 
-class By(Enum):
-    """How much of the remote endpoint counts (RFC 4787, sections 4.1 and 5)."""
+class By(IntEnum):
+    """How many parts of the remote endpoint count (RFC 4787, sections 4.1 and 5)."""
 
-    NOTHING = auto()  # endpoint-independent
-    ADDRESS = auto()
-    ADDRESS_AND_PORT = auto()
+    NOTHING = 0  # endpoint-independent
+    ADDRESS = 1
+    ADDRESS_AND_PORT = 2
 
 
 class Ports(Enum):
@@ -143,12 +143,12 @@ class Timers:
     def of(self, track: Track) -> float:
         """How long this connection lives from now."""
         match track.state:
+            case State.ESTABLISHED:
+                return self.established if track.replied else self.picked_up
             case State.SYN_SENT | State.SYN_SENT2:
                 return self.syn
             case State.SYN_RECV:
                 return self.syn_recv
-            case State.ESTABLISHED:
-                return self.established if track.replied else self.picked_up
             case State.CLOSING:
                 return self.closing
             case State.CLOSE:

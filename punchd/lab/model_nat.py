@@ -15,10 +15,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from punchd.lab import model_session, pages
-from punchd.lab.model_kinds import Axes, By, Ending, Kind, Ports, Say, Stray, Tracking
+from punchd.lab.model_kinds import Ending, Kind, Ports, Say, Stray, Tracking
 from punchd.lab.model_net import SEQ_MASK, Carried, Datagram, IcmpError, Packet, Refused, Segment
 from punchd.lab.model_session import TYPE, Session
-from punchd.lab.model_track import Fate
+from punchd.lab.model_track import ENDS, INVALID, PASSES
 from punchd.words.events import ACK, RST, SYN
 
 _PATIENCE_S = 6.0  # RFC 5382, REQ-4: how long a SYN may wait for one from inside
@@ -26,7 +26,7 @@ _KNOWN_S = 120.0  # how long late packets of an own flow are no strays
 
 Remote = tuple[str, int]
 Flow = tuple[bool, int, Remote]  # stream, inside port, remote endpoint
-Key = tuple[bool, int, Remote]  # stream, inside or public port, as much of the remote endpoint as the mapping minds
+Key = tuple[bool, int, tuple[str | int, ...]]  # stream, inside or public port, as much of the remote as is minded
 
 
 @dataclass(slots=True)
@@ -42,12 +42,14 @@ class Nat:
     """One box. What passes comes back translated; None, or a refusal to be answered, if it dies here."""
 
     __slots__ = (
-        "_blocked", "_by_inside", "_by_public", "_counted", "_dice", "_foreign_at", "_kind", "_known", "_occupied",
-        "_sessions", "gateway", "is_end", "passes_errors", "public",
+        "_axes", "_blocked", "_by_inside", "_by_public", "_counted", "_dice", "_foreign_at", "_kind", "_known",
+        "_occupied", "_sessions", "_tracks", "gateway", "is_end", "passes_errors", "public",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, public: str, *, gateway: str = "", dice: random.Random | None = None) -> None:
         self._kind, self.public, self.gateway = kind, public, gateway or public
+        self._axes = kind.udp, kind.tcp  # by whether it is a stream
+        self._tracks = kind.tracking is not Tracking.NOTHING
         self.is_end, self.passes_errors = False, kind.icmp is not Ending.SWALLOWED
         self._dice = dice or random.Random(0)
         self._sessions: dict[Flow, Session] = {}
@@ -62,27 +64,28 @@ class Nat:
     def outbound(self, packet: Carried, now: float, remote: str = "") -> Carried | None:
         """A packet from inside to this address."""
         kind = self._kind
-        if kind.tracking is Tracking.NOTHING:
+        if not self._tracks:
             return packet
         stream = isinstance(packet, Segment)
         flow = (stream, packet.src, (remote, packet.dst))
         session = self._session(flow, now)
-        fate = Fate.PASSES
+        fate = PASSES
         if session is None:
             session = model_session.begin(kind, packet)
             if session is None:
                 return None
-            session.offset = self._dice.getrandbits(32) if kind.rewrites else 0
+            if kind.rewrites:
+                session.offset = self._dice.getrandbits(32)
             self._sessions[flow] = session
         else:
             fate = session.leaves(packet)
-        if fate is Fate.INVALID:
+        if fate is INVALID:
             return None
-        if fate is Fate.PASSES:
+        if fate is PASSES:
             session.expires = now + session.life_s(stream=stream)
         mapping = self._mapping(flow, now)
         self._known[(stream, mapping.public, flow[2])] = now + _KNOWN_S
-        if fate is Fate.ENDS:
+        if fate is ENDS:
             self._end(flow)
         if isinstance(packet, Segment) and packet.flags & RST and kind.rst_out is Ending.KILLS:
             self._kill(mapping)
@@ -91,7 +94,7 @@ class Nat:
     def inbound(self, packet: Packet, now: float, remote: str = "") -> Packet | Refused | None:
         """A packet from this address to the public one, or an ICMP error about one that went there."""
         kind = self._kind
-        if kind.tracking is Tracking.NOTHING:
+        if not self._tracks:
             return packet
         sender = packet.sender if isinstance(packet, IcmpError) else remote
         if self._blocked.get(sender, now) > now:
@@ -110,11 +113,11 @@ class Nat:
         passed = _translated(packet, dst=mapping.inside, ack_by=-session.offset if session else 0)
         if session is not None:
             fate = session.comes(passed)
-            if fate is Fate.INVALID:
+            if fate is INVALID:
                 return self._stray(packet, now, remote)
-            if fate is Fate.PASSES:
+            if fate is PASSES:
                 session.expires = now + session.life_s(stream=stream)
-            elif fate is Fate.ENDS:
+            elif fate is ENDS:
                 self._end(flow)
         elif kind.tracking is Tracking.CONNTRACK and isinstance(passed, Segment):
             session = model_session.begin(kind, passed, from_outside=True)
@@ -147,7 +150,7 @@ class Nat:
 
     def life_s(self, packet: Carried, now: float, remote: str = "") -> float:
         """How long the session of this packet from inside lives without another."""
-        if self._kind.tracking is Tracking.NOTHING:
+        if not self._tracks:
             return math.inf
         session = self._session((isinstance(packet, Segment), packet.src, (remote, packet.dst)), now)
         return session.expires - now if session is not None else 0.0
@@ -177,12 +180,9 @@ class Nat:
 
     # -- mapping and filtering -----------------------------------------------------------------------------------
 
-    def _axes(self, stream: bool) -> Axes:
-        return self._kind.tcp if stream else self._kind.udp
-
     def _key(self, flow: Flow) -> Key:
         stream, port, remote = flow
-        return stream, port, _minded(remote, self._axes(stream).mapping)
+        return stream, port, remote[: self._axes[stream].mapping]
 
     def _mapping(self, flow: Flow, now: float) -> _Mapping:
         key = self._key(flow)
@@ -200,15 +200,15 @@ class Nat:
 
     def _lets_in(self, flow: Flow, mapping: _Mapping, now: float) -> bool:
         """Whether filtering lets a stranger speak to the mapping."""
-        filtering = self._axes(flow[0]).filtering
-        wanted = _minded(flow[2], filtering)
+        filtering = self._axes[flow[0]].filtering
+        wanted = flow[2][:filtering]
         live = [other for other in list(mapping.flows) if self._session(other, now) is not None]
-        return any(_minded(other[2], filtering) == wanted for other in live)
+        return any(other[2][:filtering] == wanted for other in live)
 
     def _draw(self, flow: Flow, now: float) -> int:
         """The public port of a new mapping."""
         stream, inside, remote = flow
-        ports = self._axes(stream).ports
+        ports = self._axes[stream].ports
         port = inside % 65536 if ports is Ports.PRESERVED else -1  # of a leg's port (model_shared.py) the lower half
         while port < 0 or self._is_taken((stream, port, remote), now):
             port = self._count(now) if ports is Ports.SEQUENTIAL else self._dice.randrange(1024, 65536)
@@ -235,7 +235,7 @@ class Nat:
     def _stray(self, packet: Carried, now: float, remote: str) -> Refused | None:
         public = (isinstance(packet, Segment), packet.dst, (remote, packet.src))
         known = self._known.get(public, now) > now
-        if self._axes(public[0]).occupies and self._key(public) not in self._by_public:
+        if self._axes[public[0]].occupies and self._key(public) not in self._by_public:
             self._occupied[public] = now + self._kind.timers.occupied
         match self._kind.stray:
             case Stray.REFUSED:
@@ -261,22 +261,11 @@ class Nat:
         return IcmpError(error.type, error.code, error.sender, inner)
 
 
-def _minded(remote: Remote, by: By) -> Remote:
-    """As much of the remote endpoint as counts."""
-    match by:
-        case By.NOTHING:
-            return ("", 0)
-        case By.ADDRESS:
-            return (remote[0], 0)
-        case By.ADDRESS_AND_PORT:
-            return remote
-
-
 def _dies_at_the_door(kind: Kind, segment: Segment) -> bool:
     """What is dropped whether or not somebody asked for it."""
     if segment.flags & RST:
         return kind.rst is Ending.SWALLOWED
-    return kind.odd.syn_in is Say.DROPPED and segment.flags & TYPE == SYN
+    return segment.flags & TYPE == SYN and kind.odd.syn_in is Say.DROPPED
 
 
 def _translated(
@@ -284,7 +273,7 @@ def _translated(
 ) -> Carried:  # fmt: skip
     """The packet with other ports and numbers; itself where they are the same."""
     src, dst = packet.src if src is None else src, packet.dst if dst is None else dst
-    if (src, dst, seq_by, ack_by) == (packet.src, packet.dst, 0, 0):
+    if src == packet.src and dst == packet.dst and not (seq_by or ack_by):
         return packet
     if isinstance(packet, Datagram):
         return Datagram(src, dst, packet.data, packet.ttl)

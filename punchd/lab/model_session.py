@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from punchd.lab import model_track as conntrack
 from punchd.lab.model_kinds import Ending, Kind, Pickup, Say, Tracking
 from punchd.lab.model_net import FIN, Carried, Datagram, Segment
-from punchd.lab.model_track import Fate, Track
+from punchd.lab.model_track import INVALID, PASSES, RESTS, Fate, Track
 from punchd.words.events import ACK, RST, SYN
 
 TYPE = SYN | ACK | RST | FIN
-_FATES = {Say.PASSES: Fate.RESTS, Say.DROPPED: Fate.INVALID}
+_FATES = {Say.PASSES: RESTS, Say.DROPPED: INVALID}
+_TRACKED, _HOLES = Say.TRACKED, Tracking.HOLES
 
 
 def begin(kind: Kind, packet: Carried, *, from_outside: bool = False) -> Session | None:
@@ -54,15 +55,14 @@ class Session:
     def leaves(self, packet: Carried) -> Fate:
         """A packet from inside, not the first."""
         if isinstance(packet, Datagram):
-            return Fate.PASSES
+            return PASSES
         says = self._of_leaving(packet)
-        resets = packet.flags & RST != 0
-        if says is Say.TRACKED and resets:
+        if says is _TRACKED and packet.flags & RST:
             says = _of_ending(self.kind.rst_out)
-        if says is not Say.TRACKED:
+        if says is not _TRACKED:
             return _FATES[says]
         fate = self._follow(packet, reply=self.from_outside)
-        if fate is not Fate.INVALID and packet.flags & TYPE == SYN and self.syn_end is not None:
+        if self.syn_end is not None and fate is not INVALID and packet.flags & TYPE == SYN:
             self.syn_end = packet.end
         return fate
 
@@ -70,14 +70,14 @@ class Session:
         """A packet from outside."""
         if isinstance(packet, Datagram):
             self.replied = True
-            return self._holes(Fate.PASSES)
-        says = Say.TRACKED
+            return self._holes(PASSES)
+        says = _TRACKED
         if packet.flags & RST:
             says = _of_ending(self.kind.rst)
         elif packet.flags & TYPE == SYN | ACK and self.syn_end not in (None, packet.ack):
             says = self.kind.odd.syn_ack_in
-        fate = self._holes(self._follow(packet, reply=not self.from_outside)) if says is Say.TRACKED else _FATES[says]
-        self.replied |= fate is not Fate.INVALID
+        fate = self._holes(self._follow(packet, reply=not self.from_outside)) if says is _TRACKED else _FATES[says]
+        self.replied |= fate is not INVALID
         return fate
 
     def life_s(self, *, stream: bool) -> float:
@@ -85,7 +85,7 @@ class Session:
         timers = self.kind.timers
         if self.track is not None:
             return timers.of(self.track)
-        if self.kind.tracking is Tracking.HOLES:
+        if self.kind.tracking is _HOLES:
             return timers.hole_tcp if stream else timers.hole_udp
         return timers.udp_stream if self.replied else timers.udp_unreplied
 
@@ -95,23 +95,23 @@ class Session:
 
     def _of_leaving(self, segment: Segment) -> Say:
         if self.syn_end is None:
-            return Say.TRACKED
+            return _TRACKED
         odd, kind = self.kind.odd, segment.flags & TYPE
         if not self.replied and kind == SYN | ACK:
             return odd.syn_ack_out
         if not self.replied and kind == ACK:
             return odd.ack_out
-        return odd.new_number if kind & SYN and segment.end != self.syn_end else Say.TRACKED
+        return odd.new_number if kind & SYN and segment.end != self.syn_end else _TRACKED
 
     def _follow(self, segment: Segment, *, reply: bool) -> Fate:
         if self.track is None:
-            return Fate.PASSES
+            return PASSES
         return conntrack.follow(self.track, segment, reply=reply, liberal=self.kind.liberal)
 
     def _holes(self, fate: Fate) -> Fate:
         """Packets from outside don't prolong a hole, unless the axis says so."""
-        keeps = self.kind.tracking is Tracking.HOLES and not self.kind.timers.refreshed_from_outside
-        return Fate.RESTS if keeps and fate is Fate.PASSES else fate
+        keeps = self.kind.tracking is _HOLES and not self.kind.timers.refreshed_from_outside
+        return RESTS if keeps and fate is PASSES else fate
 
 
 def _of_ending(ending: Ending) -> Say:

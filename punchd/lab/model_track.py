@@ -9,7 +9,7 @@ technique closes a connection in the middle of punching.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 
 from punchd.lab.model_net import FIN, SEQ_MASK, Segment
 from punchd.words.events import ACK, RST, SYN
@@ -24,16 +24,19 @@ class Fate(Enum):
     INVALID = auto()
 
 
+PASSES, RESTS, ENDS, INVALID = Fate  # by these names: to ask the class for a member takes Python 3.11 85 ns
+
+
 def begin(segment: Segment, *, loose: bool) -> Track | None:
     """tcp_new(): a SYN, or with `loose` an ACK, which is then checked no more. None is INVALID."""
     index = _index(segment)
     if index == _SYN:
-        track = Track(State.SYN_SENT)
+        track = Track(SYN_SENT)
         track.out.begin(segment)
         track.out.maxend = track.out.end
         return track
     if index == _ACK and loose:
-        track = Track(State.ESTABLISHED)
+        track = Track(ESTABLISHED)
         track.liberal = True
         return track
     return None
@@ -43,49 +46,49 @@ def follow(track: Track, segment: Segment, *, reply: bool, liberal: bool) -> Fat
     """nf_conntrack_tcp_packet(). `reply`: it comes from the side that did not begin."""
     index, state = _index(segment), track.state
     if state not in _NEXT[reply][index]:
-        return Fate.INVALID
+        return INVALID
     new = _NEXT[reply][index][state]
-    if state is State.CLOSE and index == _SYN:
+    if index == _SYN and state is CLOSE:
         if track.aborted:
             track.reopen(segment)
             track.replied = False
-            return Fate.PASSES
+            return PASSES
         new = None
     if new is None and index == _SYNACK and track.ignored is not None and segment.ack == track.ignored.end:
         track.reopen(track.ignored)  # both peers are in step, and only the NAT was not
-        state, new = State.SYN_SENT, State.SYN_RECV
+        state, new = SYN_SENT, SYN_RECV
     if new is None:
         track.aborted, track.ignored = False, segment if index == _SYN else None
         track.replied |= reply
-        return Fate.RESTS
+        return RESTS
     sender, receiver = (track.back, track.out) if reply else (track.out, track.back)
-    if new is State.SYN_SENT2:
+    if new is SYN_SENT2:
         track.simultaneous = True
-    elif new is State.SYN_RECV and reply and index == _ACK and track.simultaneous:
-        new = State.ESTABLISHED
+    elif new is SYN_RECV and reply and index == _ACK and track.simultaneous:
+        new = ESTABLISHED
     liberal = track.liberal or liberal
     if index == _RST and receiver.maxack is not None:
-        answers_syn = segment.seq == 0 and state is not State.ESTABLISHED
+        answers_syn = segment.seq == 0 and state is not ESTABLISHED
         if _before(segment.seq, receiver.maxack) and not answers_syn:
-            return Fate.INVALID
-        if state is State.ESTABLISHED and segment.seq != receiver.maxack:
+            return INVALID
+        if state is ESTABLISHED and segment.seq != receiver.maxack:
             new = state  # the peer may still challenge it
     if not track.liberal:
         passes = _in_window(track, sender, receiver, segment, reply=reply)
         if passes is None and not liberal:
             track.replied |= reply
-            return Fate.RESTS
+            return RESTS
         if not passes and not liberal:
-            return Fate.INVALID
+            return INVALID
     track.state = new
     track.aborted, track.ignored = index == _RST and not reply, None
     if index == _RST and not track.replied:
-        return Fate.ENDS  # nobody had ever answered
+        return ENDS  # nobody had ever answered
     track.replied |= reply
-    return Fate.RESTS if new is State.SYN_SENT else Fate.PASSES  # a repeated SYN does not make it live longer
+    return RESTS if new is SYN_SENT else PASSES  # a repeated SYN does not make it live longer
 
 
-class State(Enum):
+class State(IntEnum):
     """enum tcp_conntrack, the closing half folded into one."""
 
     SYN_SENT = auto()
@@ -94,6 +97,9 @@ class State(Enum):
     ESTABLISHED = auto()
     CLOSING = auto()
     CLOSE = auto()
+
+
+SYN_SENT, SYN_SENT2, SYN_RECV, ESTABLISHED, CLOSING, CLOSE = State
 
 
 class Seen:
@@ -132,7 +138,7 @@ class Track:
 
     def reopen(self, syn: Segment) -> None:
         """From here on it is the connection that this SYN began."""
-        self.state = State.SYN_SENT
+        self.state = SYN_SENT
         self.aborted = self.liberal = self.simultaneous = False
         self.ignored = None
         self.out, self.back = Seen(), Seen()
@@ -182,12 +188,12 @@ def _in_window(track: Track, sender: Seen, receiver: Seen, segment: Segment, *, 
                 receiver.end = receiver.maxend = segment.ack
             elif segment.ack == (receiver.end + 1) & SEQ_MASK:
                 receiver.end = segment.ack
-    elif flags & SYN and _before(sender.end, end) and track.state in (State.SYN_SENT, State.SYN_RECV):
+    elif flags & SYN and _before(sender.end, end) and track.state in (SYN_SENT, SYN_RECV):
         sender.begin(segment)
         if reply and not flags & ACK:
             return True
     ack = segment.ack if flags & ACK and not (flags & RST and segment.ack == 0) else receiver.end
-    if flags & RST and seq == 0 and track.state is State.SYN_SENT:
+    if flags & RST and seq == 0 and track.state is SYN_SENT:
         seq = end = sender.end
 
     in_receive_window = not receiver.window or _before((sender.end - receiver.window - 1) & SEQ_MASK, end)

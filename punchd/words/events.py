@@ -39,6 +39,10 @@ class Signal(IntEnum):
     COMMIT = 3
 
 
+# Plain names: to ask an enum's class for a member takes Python 3.11 85 ns, a module 5.
+PRIME, FIRE, ANSWER, COMMIT = Signal
+
+
 class SegmentSeen(msgspec.Struct, frozen=True, gc=False):
     """The ring saw a TCP segment of this pair. `segment` holds its headers as captured."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from punchd.core.pair import ACK_HOLE_S, Pair, Script, never, signal
 from punchd.words.effects import Materialise
-from punchd.words.events import Signal
+from punchd.words.events import ANSWER, FIRE, PRIME
 
 NAME = "tcp-midstream"
 NEEDS = frozenset({"ring", "raw", "repair"})
@@ -26,10 +26,10 @@ NEEDS = frozenset({"ring", "raw", "repair"})
 
 def initiator(pair: Pair) -> Script:
     pair.number(f"{pair.offer.initiator_port}-{pair.offer.responder_port}")
-    yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), ACK_HOLE_S)
+    yield from pair.opens(lambda ttl: pair.tell(PRIME, ttl=ttl), signal(FIRE), ACK_HOLE_S)
     _materialise(pair)
 
-    pair.tell(Signal.ANSWER)
+    pair.tell(ANSWER)
     pair.say_answered(early=True)
     yield from pair.answers()
     yield from pair.until(never)
@@ -48,4 +48,4 @@ def responder(pair: Pair) -> Script:
 def _materialise(pair: Pair) -> None:
     assert pair.snd_nxt is not None
     assert pair.rcv_nxt is not None
-    pair.do(Materialise, snd_nxt=pair.snd_nxt, rcv_nxt=pair.rcv_nxt)
+    pair.do(Materialise, pair.snd_nxt, pair.rcv_nxt)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from punchd.core.pair import UDP_HOLE_S, Pair, Script, never, signal
 from punchd.core.terms import secret_tag
 from punchd.words.effects import OpenDatagram
-from punchd.words.events import Signal
+from punchd.words.events import ANSWER, FIRE, PRIME
 
 NAME = "udp"
 NEEDS: frozenset[str] = frozenset()
@@ -21,10 +21,10 @@ NEEDS: frozenset[str] = frozenset()
 
 def initiator(pair: Pair) -> Script:
     _open(pair)
-    yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), UDP_HOLE_S)
-    pair.tell(Signal.ANSWER)
+    yield from pair.opens(lambda ttl: pair.tell(PRIME, ttl=ttl), signal(FIRE), UDP_HOLE_S)
+    pair.tell(ANSWER)
     pair.say_answered()
-    yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
+    yield from pair.repeat(signal(FIRE), again=lambda: pair.tell(ANSWER))
 
 
 def responder(pair: Pair) -> Script:
@@ -35,5 +35,5 @@ def responder(pair: Pair) -> Script:
 
 
 def _open(pair: Pair) -> None:
-    pair.do(OpenDatagram, tag=secret_tag(pair.terms.nonce, "udp"))
+    pair.do(OpenDatagram, secret_tag(pair.terms.nonce, "udp"))
     pair.connected = True
