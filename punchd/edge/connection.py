@@ -129,8 +129,11 @@ class Connection:
         self._stuck: asyncio.TimerHandle | None = None
         self._read_on()
 
-    def send(self, line: bytes, fd: int | None = None, *, droppable: bool = False) -> None:
-        """Queue a line that ends in a newline. The descriptor is ours from now on, whatever happens."""
+    def send(self, line: bytes, fd: int | None = None, *, droppable: bool = False, at_once: bool = False) -> None:
+        """Queue a line that ends in a newline. The descriptor is ours from now on, whatever happens.
+
+        `at_once`: the owner has nothing else to say in this turn of the loop.
+        """
         if self.closed or self._finishing:
             if fd is not None:
                 os.close(fd)
@@ -139,7 +142,7 @@ class Connection:
         self._droppable_count += droppable
         self.unread_len += len(line)
         if not (self._writing or self._retry is not None):
-            if self.unread_len > _JOIN_MAX_LEN:
+            if (at_once and not self._lines) or self.unread_len > _JOIN_MAX_LEN:
                 self._flush()
             elif droppable:
                 if self._late is None:
@@ -371,10 +374,14 @@ class Connection:
         return self._socket.sendmsg(run, (), socket.MSG_NOSIGNAL)
 
     def _took(self, sent_len: int) -> None:
-        self.unread_len -= sent_len
         if self._stuck is not None:
             self._stuck.cancel()
             self._watch()
+        if sent_len == self.unread_len:
+            self._output.clear()
+            self._droppable_count = self.unread_len = 0
+            return
+        self.unread_len -= sent_len
         while sent_len:
             first = self._output[0]
             self._droppable_count -= first.droppable
@@ -397,8 +404,8 @@ class Connection:
 
     def _broken(self, error: OSError) -> None:
         self._shut()
-        if error.errno not in _GONE:
-            raise error
+        if error.errno not in _GONE:  # not raised: it is not the fault of whoever had something to say
+            self._loop.call_exception_handler({"message": "a caller's connection broke", "exception": error})
 
     # slow readers
 
