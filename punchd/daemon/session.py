@@ -6,13 +6,18 @@ punches' segments do."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 
-from punchd.daemon.admission import ENDPOINTS
+from punchd.core.attempt import Attempt
+from punchd.daemon.admission import ENDPOINTS, Admission
+from punchd.daemon.blame import Blame
+from punchd.daemon.driver import Driver
 from punchd.daemon.endpoint import Search
+from punchd.daemon.run import Run
 from punchd.edge.connection import Connection
 from punchd.wire import replies
 from punchd.wire.descriptor import encode_descriptor
@@ -24,17 +29,28 @@ from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
-from punchd.words.probing import Finding, Observation
+from punchd.words.probing import Finding, KeptPort, Observation
 from punchd.words.requests import Cancel, FindEndpoint, Initiate, Notify, Ping, Request, Respond, Status
-
-if TYPE_CHECKING:
-    from punchd.core.attempt import Attempt
-    from punchd.daemon.run import Run
-    from punchd.daemon.service import Service
 
 log: Any = structlog.get_logger()
 
 _ADVICE = {str(code): code.advice for code in Code}
+
+
+class Service(Protocol):
+    """What a session has its requests done by; daemon/service.py is it."""
+
+    loop: asyncio.AbstractEventLoop
+    admission: Admission
+    blame: Blame
+    driver: Driver
+    kept: set[KeptPort]
+    pong: bytes
+
+    def launch(self, attempt: Attempt, call: Call) -> Run: ...
+    def ended(self, call: Call) -> None: ...
+    def find(self, name: str, uid: int) -> Call | EndpointCall | None: ...
+    def status(self) -> dict[str, Any]: ...
 
 
 class Session:
