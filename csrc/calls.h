@@ -335,6 +335,15 @@ int punchd_send_burst(int fd, const uint8_t *bytes, size_t bytes_len,
 int punchd_send_segments(int fd, const struct punchd_segment *segs, size_t n);
 
 /**
+ * punchd_send_bare() - The same for one segment of punchd_segment_bare()
+ * @fd:		of punchd_raw_open()
+ * @flow, @flags, @seq, @ack, @window, @ttl: as there
+ * Return: 1, or the negative errno or punchd_status that refused it
+ */
+int punchd_send_bare(int fd, const struct punchd_flow *flow, uint8_t flags,
+		     uint32_t seq, uint32_t ack, uint16_t window, uint8_t ttl);
+
+/**
  * punchd_send_spray() - Build a spray and send it in one go
  * @fd:		of punchd_raw_open()
  * @seg, @shots, @n: as for punchd_segment_spray()

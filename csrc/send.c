@@ -54,8 +54,8 @@ static int send_batch(int fd, const uint8_t *bytes, size_t stride,
 	size_t i;
 	int rc;
 
-	memset(to, 0, sizeof(to));
-	memset(msgs, 0, sizeof(msgs));
+	memset(to, 0, n * sizeof(to[0]));
+	memset(msgs, 0, n * sizeof(msgs[0]));
 	for (i = 0; i < n; i++) {
 		const uint8_t *one = bytes + i * stride;
 
@@ -122,6 +122,15 @@ int punchd_send_segments(int fd, const struct punchd_segment *segs, size_t n)
 			break;
 	}
 	return (int)sent;
+}
+
+int punchd_send_bare(int fd, const struct punchd_flow *flow, uint8_t flags,
+		     uint32_t seq, uint32_t ack, uint16_t window, uint8_t ttl)
+{
+	struct punchd_segment seg;
+
+	punchd_segment_bare(&seg, flow, flags, seq, ack, window, ttl);
+	return punchd_send_segments(fd, &seg, 1);
 }
 
 int punchd_send_spray(int fd, const struct punchd_segment *seg,

@@ -49,6 +49,7 @@ class Admission:
     def __init__(self, config: Config, host: Host, dice: Dice) -> None:
         self._config, self._host = config, host
         self._dice = dice
+        self._runnable = frozenset(name for name, one in TECHNIQUES.items() if one.needs <= host.able)
         self.ports = Ports(dice)
         self.networks = Networks(life_s=config.network_memory_s)
         self._open: dict[tuple[int, str], int] = {}
@@ -137,7 +138,7 @@ class Admission:
         notification = decode_notification(request.notification, request.secret)
         self._check_sender(notification, request)
         offered = {offer.technique for offer in notification.offers}
-        runnable = frozenset(name for name in offered if TECHNIQUES[name].needs <= self._host.able)
+        runnable = self._runnable & offered
         if not runnable:
             lacking = {name: sorted(TECHNIQUES[name].needs - self._host.able) for name in sorted(offered)}
             raise PeerError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from punchd.daemon.run import Caller, Journal, Run, effect_failed, event_of, pac
 from punchd.daemon.saying import FULL_TTL, Said, Saying
 from punchd.daemon.tuples import Tuples
 from punchd.edge import native, sockets
+from punchd.edge.records import Seen, SeenIcmp
 from punchd.words import effects as do
 from punchd.words import events as seen
 from punchd.words.errors import Code
@@ -37,8 +39,8 @@ from punchd.words.probing import KeptPort
 log: Any = structlog.get_logger()
 
 ASK_AGAIN_S = 0.002
+QUIET_S = 0.0001  # after so long without an event, the next one is taken to be alone in its turn of the loop
 FAR_S = 1.0  # by which an alarm may be too early; to be rung for nothing costs more than to be set anew
-GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
 PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 
 
@@ -54,8 +56,9 @@ class Driver:
         self._fans = Fans(loop, host, budget, clock=clock, recent=recent)
         self._saying = Saying(host.raw, self._refused)
         self._tokens: dict[int, tuple[Run, Held]] = {}
-        self._tuples = Tuples(host, kept)
+        self._tuples = Tuples(host, kept, self._clockwork, clock=clock)
         self._next_token = 1
+        self._busy_until = 0.0
         self.runs: set[Run] = set()
         self._table: dict[type[Any], Callable[[Run, Any], None]] = {
             do.OpenPair: self._open_pair, do.OpenFan: self._open_fan, do.Adopt: self._adopt, do.Connect: self._connect,
@@ -99,8 +102,9 @@ class Driver:
             self._loop.remove_reader(self._host.queue.fileno())
 
     def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
-        run.busy = True
-        run.muted = self._budget.overdrawn_until > self._clock() and not self._pays(run)
+        now = self._clock()
+        run.busy, run.caller.alone = True, now > self._busy_until + QUIET_S
+        run.muted = self._budget.overdrawn_until > now and not self._pays(run)
         try:
             work(run)
         except Exception as error:  # a Bug of ours ends this attempt, and no other
@@ -114,6 +118,7 @@ class Driver:
             self._end(run)
         else:
             self._arm(run)
+        self._busy_until = self._clock()
 
     def _pays(self, run: Run) -> bool:
         """For what has been sent since it last paid. Whether it may send more."""
@@ -188,9 +193,9 @@ class Driver:
         deadline, alarm = run.attempt.deadline, run.alarm
         if deadline is None or (alarm is not None and alarm.at <= deadline < alarm.at + FAR_S):
             return  # an earlier alarm finds out by itself that it came too early
+        run.alarm = self._clockwork.set(deadline, partial(self._on_alarm, run))
         if alarm is not None:
             alarm.cancel()
-        run.alarm = self._clockwork.set(deadline, partial(self._on_alarm, run))
 
     def _on_alarm(self, run: Run) -> None:
         run.alarm = None
@@ -211,10 +216,10 @@ class Driver:
         if run not in self.runs:
             return
         self.runs.discard(run)
-        if run.alarm is not None:
-            run.alarm.cancel()
         for held in list(run.held.values()):
             self._let_go(run, held)
+        if run.alarm is not None:
+            run.alarm.cancel()
         if run.journal is not None:
             run.journal.close()
         run.caller.ended()
@@ -222,7 +227,10 @@ class Driver:
     def _drain_ring(self) -> bool:
         """Feed what the ring has seen. Whether there was any."""
         records = self._host.ring.drain() if self._host.ring is not None else []
-        if records:
+        if len(records) == 1:
+            self._tell_heard(records)  # whose answer waits for nothing
+        elif records:
+            self._busy_until = math.inf
             with self._saying.gathered():
                 self._tell_heard(records)
         return bool(records)
@@ -231,7 +239,7 @@ class Driver:
         if isinstance(effect, do.Tell):
             self.feed(run, packet_refused(effect, error) or effect_failed(effect.pair, effect, error))
 
-    def _tell_heard(self, records: Sequence[native.Seen | native.SeenIcmp]) -> None:
+    def _tell_heard(self, records: Sequence[Seen | SeenIcmp]) -> None:
         for record in records:
             known = self._tokens.get(record.token)
             if known is None:
@@ -484,13 +492,7 @@ class Driver:
         if held.fan is not None:
             self._fans.close(held)
             return
-        guarded_until = None if held.given_at is None else held.given_at + GUARD_S
-        if guarded_until is not None and guarded_until > self._clock():
-            # a primer's time-exceeded that comes late must not become the application's SO_ERROR
-            self._clockwork.set(guarded_until, partial(self._tuples.forget, held))
-        else:
-            self._tuples.forget(held)
-        self._tuples.leave(held)
+        self._tuples.let_go(held)
 
 
 _MAY_END = (seen.DeadlinePassed, seen.SocketFailed, seen.EffectFailed)

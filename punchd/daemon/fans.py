@@ -22,15 +22,16 @@ from punchd.daemon.host import Host
 from punchd.daemon.recent import Recent
 from punchd.daemon.saying import FULL_TTL
 from punchd.edge import native, sockets
+from punchd.edge.records import Seen, SeenIcmp
 from punchd.words import effects as do
 from punchd.words import events as seen
 
 FLOWS_MAX_SHARE = 0.75  # beyond that the flow table's chains grow long
 
 
-def is_of_use(record: native.Seen | native.SeenIcmp) -> bool:
+def is_of_use(record: Seen | SeenIcmp) -> bool:
     """To a fan that has not found its lane: not its own primers, nor what the path and strangers' NATs say of them."""
-    return isinstance(record, native.Seen) and not record.outgoing and not record.flags & native.FLAG_RST
+    return isinstance(record, Seen) and not record.outgoing and not record.flags & native.FLAG_RST
 
 
 class Fans:

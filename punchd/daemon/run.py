@@ -10,7 +10,7 @@ from typing import Protocol
 from punchd.core.attempt import Attempt
 from punchd.daemon.clockwork import Alarm
 from punchd.daemon.held import Held
-from punchd.edge import native
+from punchd.edge.records import Seen, SeenIcmp
 from punchd.words.effects import Effect, Inject, OpenPair, Resend, Spray, Tell
 from punchd.words.errors import Code
 from punchd.words.events import EffectFailed, Event, IcmpSeen, PacketRefused, SegmentSeen, StraySeen
@@ -19,7 +19,12 @@ from punchd.words.outcomes import Failed, Progress, Punched
 
 
 class Caller(Protocol):
-    """Who is told how an attempt goes; `name` is for the log, `uid` for the budget."""
+    """Who is told how an attempt goes; `name` is for the log, `uid` for the budget.
+
+    `alone`: nothing else is to be done in this turn of the loop, so what is said need not wait for its end.
+    """
+
+    alone: bool
 
     @property
     def name(self) -> str: ...
@@ -70,9 +75,9 @@ class Run:
             self.dying += 1
 
 
-def event_of(pair: int, record: native.Seen | native.SeenIcmp) -> Event:
+def event_of(pair: int, record: Seen | SeenIcmp) -> Event:
     """What a record of the ring tells the pair."""
-    if isinstance(record, native.SeenIcmp):
+    if isinstance(record, SeenIcmp):
         return IcmpSeen(pair, record.type, record.code, record.sender)
     if record.other_port:
         return StraySeen(pair, record.other_port, record.flags, record.ttl)

@@ -1,4 +1,4 @@
-"""What attempts say on the path itself, by bare segments: those of one look into the ring leave in one call.
+"""What attempts say on the path itself, by bare segments: what several of them say at once leaves in one call.
 Decides nothing, and sends no segment of any other kind."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Said = do.Tell | do.Clear
 
 
 class Saying:
-    """`refused` is told what the kernel did not take, once everything else has left."""
+    """`refused` is told what the kernel did not take of what was gathered, once everything else has left."""
 
     __slots__ = ("_gathering", "_raw", "_refused", "_said")
 
@@ -38,20 +38,21 @@ class Saying:
             self._flush()
 
     def say(self, run: Run, held: Held, effect: Said) -> None:
-        """Without a raw socket, nothing."""
-        if self._raw is None or held.flow is None:
+        """Without a raw socket, nothing. OSError: the kernel did not take what was said alone."""
+        raw, ttl = self._raw, effect.ttl or FULL_TTL
+        if raw is None or held.flow is None:
             return
         run.count(effect.ttl)
         if isinstance(effect, do.Tell):
             flags, ack, window = native.FLAG_ACK, effect.ack, WINDOWS[effect.signal]
         else:
             flags, ack, window = native.FLAG_RST, 0, 0
-        self._raw.put_bare(
-            len(self._said), held.flow, flags=flags, seq=effect.seq, ack=ack, window=window,
-            ttl=effect.ttl or FULL_TTL,
-        )  # fmt: skip
+        if not self._gathering:
+            raw.send_one(held.flow, flags=flags, seq=effect.seq, ack=ack, window=window, ttl=ttl)
+            return
+        raw.put_bare(len(self._said), held.flow, flags=flags, seq=effect.seq, ack=ack, window=window, ttl=ttl)
         self._said.append((run, effect))
-        if not self._gathering or len(self._said) == native.BARE_MAX:
+        if len(self._said) == native.BARE_MAX:
             self._flush()
 
     def _flush(self) -> None:

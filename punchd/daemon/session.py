@@ -6,13 +6,18 @@ punches' segments do."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 
-from punchd.daemon.admission import ENDPOINTS
+from punchd.core.attempt import Attempt
+from punchd.daemon.admission import ENDPOINTS, Admission
+from punchd.daemon.blame import Blame
+from punchd.daemon.driver import Driver
 from punchd.daemon.endpoint import Search
+from punchd.daemon.run import Run
 from punchd.edge.connection import Connection
 from punchd.wire import replies
 from punchd.wire.descriptor import encode_descriptor
@@ -24,17 +29,28 @@ from punchd.words.hops import Reach, Way
 from punchd.words.nat import Descriptor
 from punchd.words.notification import Notification, SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
-from punchd.words.probing import Finding, Observation
+from punchd.words.probing import Finding, KeptPort, Observation
 from punchd.words.requests import Cancel, FindEndpoint, Initiate, Notify, Ping, Request, Respond, Status
-
-if TYPE_CHECKING:
-    from punchd.core.attempt import Attempt
-    from punchd.daemon.run import Run
-    from punchd.daemon.service import Service
 
 log: Any = structlog.get_logger()
 
 _ADVICE = {str(code): code.advice for code in Code}
+
+
+class Service(Protocol):
+    """What a session has its requests done by; daemon/service.py is it."""
+
+    loop: asyncio.AbstractEventLoop
+    admission: Admission
+    blame: Blame
+    driver: Driver
+    kept: set[KeptPort]
+    pong: bytes
+
+    def launch(self, attempt: Attempt, call: Call) -> Run: ...
+    def ended(self, call: Call) -> None: ...
+    def find(self, name: str, uid: int) -> Call | EndpointCall | None: ...
+    def status(self) -> dict[str, Any]: ...
 
 
 class Session:
@@ -116,8 +132,8 @@ class Session:
             raise
         call = Call(self, id_, uid, secret)
         self._open[id_] = call
-        self.log.debug("attempt begins", attempt=call.name, role=type(attempt).__name__, remote=attempt.remote)
         call.run = service.launch(attempt, call)
+        self.log.debug("attempt began", attempt=call.name, role=type(attempt).__name__, remote=attempt.remote)
         if self.connection.closed:  # the attempt's first words found nobody to hear them
             service.driver.feed(call.run, Cancelled(Code.CANCELLED))
 
@@ -171,14 +187,14 @@ class Session:
 class Call:
     """One open attempt as its caller hears of it; the driver's `Caller`."""
 
-    __slots__ = ("_asking", "_ended", "_told", "id", "log", "name", "run", "secret", "session", "uid")
+    __slots__ = ("_asking", "_ended", "_told", "alone", "id", "log", "name", "run", "secret", "session", "uid")
 
     def __init__(self, session: Session, id_: str, uid: int, secret: bytes | None) -> None:
         self.session, self.id, self.uid, self.secret = session, id_, uid, secret
         self.run: Run | None = None
         """None until the attempt has taken its first step, and once all is said: it knows us, and such a circle waits
         for the collector, which hundreds of attempts do not wake."""
-        self._told = self._asking = self._ended = False
+        self._told = self._asking = self._ended = self.alone = False
         self.log = session.log
         self.name = f"{session.connection.number}/{id_}"
         """What the log and `status` call it: the connection's number and the caller's id."""
@@ -203,11 +219,11 @@ class Call:
 
     def notification(self, notification: Notification) -> None:
         text = encode_notification(notification, self.secret)
-        self.session.connection.send(replies.progress(self.id, "notify", notification=text))
+        self.session.connection.send(replies.progress(self.id, "notify", notification=text), at_once=self.alone)
 
     def call_back(self, message: SecondMessage) -> None:
         text = encode_second(message, self.secret)
-        self.session.connection.send(replies.progress(self.id, "notify", notification=text))
+        self.session.connection.send(replies.progress(self.id, "notify", notification=text), at_once=self.alone)
 
     def progress(self, progress: Progress) -> None:
         failed = None
@@ -218,19 +234,19 @@ class Call:
         self.session.connection.send(line, droppable=True)
 
     def early(self, fd: int, technique: str, local: str, remote: str) -> None:
-        self.log.debug("handed over early", attempt=self.name, technique=technique)
         line = replies.progress(self.id, "early", technique=technique, fds=1, local=local, remote=remote)
-        self.session.connection.send(line, fd)
+        self.session.connection.send(line, fd, at_once=self.alone)
+        self.log.debug("handed over early", attempt=self.name, technique=technique)
 
     def punched(self, outcome: Punched, fd: int | None) -> None:
         remote = str(outcome.remote)
-        self.log.debug("punched", attempt=self.name, technique=outcome.technique, remote=remote)
         line = replies.punched(
             self.id, technique=outcome.technique, local=str(outcome.local), remote=remote,
             rtt_ms=outcome.rtt_ms, elapsed_ms=outcome.elapsed_ms, tries=outcome.tries,
             fds=0 if fd is None else 1,
         )  # fmt: skip
-        self.session.connection.send(line, fd)
+        self.session.connection.send(line, fd, at_once=self.alone)
+        self.log.debug("punched", attempt=self.name, technique=outcome.technique, remote=remote)
         self._final()
         self._remember(ok=True)
 

@@ -4,8 +4,10 @@ Opens no socket and knows no attempt."""
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 
+from punchd.daemon.clockwork import Clockwork
 from punchd.daemon.held import Held
 from punchd.daemon.host import Host
 from punchd.edge import sockets
@@ -13,14 +15,18 @@ from punchd.words.effects import OpenPair
 from punchd.words.events import IcmpSeen
 from punchd.words.probing import KeptPort
 
+GUARD_S = 1.0  # how long a handed-over socket's 4-tuple stays known to the ICMP queue
+
 
 class Tuples:
     """`kept`: the ports that mappings are kept on meanwhile (edge/stun.py); they are ours, too."""
 
-    __slots__ = ("_host", "_kept", "_ports", "_taken")
+    __slots__ = ("_clock", "_clockwork", "_host", "_kept", "_ports", "_taken")
 
-    def __init__(self, host: Host, kept: Collection[KeptPort]) -> None:
-        self._host, self._kept = host, kept
+    def __init__(
+        self, host: Host, kept: Collection[KeptPort], clockwork: Clockwork, *, clock: Callable[[], float]
+    ) -> None:
+        self._host, self._kept, self._clockwork, self._clock = host, kept, clockwork, clock
         self._taken: set[tuple[int, str, int, bool]] = set()
         self._ports: dict[int, int] = {}
 
@@ -44,16 +50,21 @@ class Tuples:
         self._taken.add((held.local[1], *held.remote, held.stream))
         self._ports[held.local[1]] = self._ports.get(held.local[1], 0) + 1
 
-    def leave(self, held: Held) -> None:
-        """We hold nothing on the local port any more; what comes for the 4-tuple is still ours until `forget`."""
+    def let_go(self, held: Held) -> None:
+        """We hold nothing of it any more. It may be taken again now, or once its socket has been guarded."""
+        guarded_until = 0.0 if held.given_at is None else held.given_at + GUARD_S
+        if guarded_until > self._clock():
+            # a primer's time-exceeded that comes late must not become the application's SO_ERROR
+            self._clockwork.set(guarded_until, partial(self._forget, held))
+        else:
+            self._forget(held)
         left = self._ports.get(held.local[1], 1) - 1
         if left:
             self._ports[held.local[1]] = left
         else:
             self._ports.pop(held.local[1], None)
 
-    def forget(self, held: Held) -> None:
-        """It may be taken again."""
+    def _forget(self, held: Held) -> None:
         if held.flow is not None:
             self._host.flows.unwatch(held.flow, held.token)
         self._taken.discard((held.local[1], *held.remote, held.stream))

@@ -21,10 +21,10 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 import sys
 import termios
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable
 
@@ -46,6 +46,8 @@ _READ_LEN = 16_384  # more is rarely there, and each read makes room for all of 
 _JOIN_MAX = 256  # sendmsg(2) takes at most 1024 pieces
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 _CTRUNC = int(socket.MSG_CTRUNC)  # an operation on an IntFlag takes 2 µs
+_NO_SIGNAL, _SOCKET, _RIGHTS = int(socket.MSG_NOSIGNAL), socket.SOL_SOCKET, int(socket.SCM_RIGHTS)
+_FD = struct.Struct("@i")
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False):
@@ -129,8 +131,11 @@ class Connection:
         self._stuck: asyncio.TimerHandle | None = None
         self._read_on()
 
-    def send(self, line: bytes, fd: int | None = None, *, droppable: bool = False) -> None:
-        """Queue a line that ends in a newline. The descriptor is ours from now on, whatever happens."""
+    def send(self, line: bytes, fd: int | None = None, *, droppable: bool = False, at_once: bool = False) -> None:
+        """Queue a line that ends in a newline. The descriptor is ours from now on, whatever happens.
+
+        `at_once`: the owner has nothing else to say in this turn of the loop.
+        """
         if self.closed or self._finishing:
             if fd is not None:
                 os.close(fd)
@@ -139,7 +144,7 @@ class Connection:
         self._droppable_count += droppable
         self.unread_len += len(line)
         if not (self._writing or self._retry is not None):
-            if self.unread_len > _JOIN_MAX_LEN:
+            if (at_once and not self._lines) or self.unread_len > _JOIN_MAX_LEN:
                 self._flush()
             elif droppable:
                 if self._late is None:
@@ -349,9 +354,9 @@ class Connection:
     def _send_some(self) -> int:
         """One sendmsg: a run of lines, which ends with the first one that has a descriptor."""
         first = self._output[0]
-        if len(self._output) == 1 and first.fd < 0 and not first.droppable:
-            return self._socket.send(first.line, socket.MSG_NOSIGNAL)
-        if first.droppable and self._dropped and not first.dropped:
+        if len(self._output) == 1 and not first.droppable:
+            return self._send_run([first.line], first)
+        if self._dropped and first.droppable and not first.dropped:
             line = self._callbacks.with_dropped(first.line, self._dropped)
             self.unread_len += len(line) - len(first.line)
             first.line, first.dropped, self._dropped = line, self._dropped, 0
@@ -362,19 +367,27 @@ class Connection:
             run.append(outgoing.line)
             run_len += len(outgoing.line)
             if outgoing.fd >= 0:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [outgoing.fd]))]
-                sent_len = self._socket.sendmsg(run, rights, socket.MSG_NOSIGNAL)
-                # Even a partial send has carried the descriptor; what is left of the lines goes without.
-                os.close(outgoing.fd)
-                outgoing.fd = -1
-                return sent_len
-        return self._socket.sendmsg(run, (), socket.MSG_NOSIGNAL)
+                break
+        return self._send_run(run, self._output[len(run) - 1])
+
+    def _send_run(self, run: list[bytes], last: _Outgoing) -> int:
+        if last.fd < 0:
+            return self._socket.sendmsg(run, (), _NO_SIGNAL)
+        sent_len = self._socket.sendmsg(run, [(_SOCKET, _RIGHTS, _FD.pack(last.fd))], _NO_SIGNAL)
+        # Even a partial send has carried the descriptor; what is left of the lines goes without.
+        os.close(last.fd)
+        last.fd = -1
+        return sent_len
 
     def _took(self, sent_len: int) -> None:
-        self.unread_len -= sent_len
         if self._stuck is not None:
             self._stuck.cancel()
             self._watch()
+        if sent_len == self.unread_len:
+            self._output.clear()
+            self._droppable_count = self.unread_len = 0
+            return
+        self.unread_len -= sent_len
         while sent_len:
             first = self._output[0]
             self._droppable_count -= first.droppable
@@ -397,8 +410,8 @@ class Connection:
 
     def _broken(self, error: OSError) -> None:
         self._shut()
-        if error.errno not in _GONE:
-            raise error
+        if error.errno not in _GONE:  # not raised: it is not the fault of whoever had something to say
+            self._loop.call_exception_handler({"message": "a caller's connection broke", "exception": error})
 
     # slow readers
 

@@ -17,6 +17,7 @@ _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
 _HEADER = struct.Struct("=IHHII")
+_ANSWER = struct.Struct("=4xH10xi")  # its kind and, of an error, the code
 _REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states
 _ADDRESSES = struct.Struct("!HH4s12x4s12x")
 _ANY_COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface, INET_DIAG_NOCOOKIE
@@ -50,12 +51,11 @@ class SocketDiag:
         ends = _ADDRESSES.pack(local[1], remote[1], socket.inet_aton(local[0]), socket.inet_aton(remote[0]))
         self._socket.send(_ASKING + ends + _ANY_COOKIE)
         answer = self._socket.recv(_ROOM)
-        _, kind, _, _, _ = _HEADER.unpack_from(answer)
+        kind, code = _ANSWER.unpack_from(answer)
         if kind != _NLMSG_ERROR:
             return True
-        code: int = -struct.unpack_from("=i", answer, _HEADER.size)[0]
-        if code != errno.ENOENT:
-            raise OSError(code, "sock_diag")
+        if code != -errno.ENOENT:
+            raise OSError(-code, "sock_diag")
         return False
 
     def _try(self) -> None:

@@ -10,11 +10,12 @@ import socket
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import msgspec
 
 from punchd._native import ffi, lib
+from punchd.edge.records import Seen, SeenIcmp, read_record
 
 FLAG_FIN = lib.PUNCHD_FIN
 FLAG_SYN = lib.PUNCHD_SYN
@@ -73,42 +74,6 @@ class Segment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     window_scale: int | None = None
     sack_permitted: bool = False
     timestamps: tuple[int, int] | None = None
-
-
-class Seen(NamedTuple):
-    """A segment of a known flow, as the ring saw it (a tuple, for these are made by the thousand).
-
-    other_port: the remote port it came from where that is not the flow's; else 0. All after `time_ns` is the event.
-    """
-
-    token: int
-    other_port: int
-    payload_len: int
-    time_ns: int
-    outgoing: bool
-    flags: int
-    seq: int
-    ack: int
-    window: int
-    ttl: int
-    raw: bytes
-    mss: int | None
-    window_scale: int | None
-    sack_permitted: bool
-    timestamp: int | None
-    local_port: int
-    remote_port: int
-
-
-class SeenIcmp(NamedTuple):
-    """An ICMP error that quotes a packet of a known flow: any but time-exceeded, which the flow table notes."""
-
-    token: int
-    type: int
-    code: int
-    sender: str
-    ttl: int
-    time_ns: int
 
 
 def build(segment: Segment) -> bytes:
@@ -242,6 +207,7 @@ class Flows:
         return lib.punchd_flows_count(self.c)
 
 
+_BATCH = 256
 RING_FRAMES = 16384
 """4 MiB: with 4096 a flood of own SYNs at 300 000 a second lost some whenever the reader waited for a core."""
 
@@ -254,7 +220,6 @@ class Ring:
     """
 
     __slots__ = ("_bytes", "_c", "_flows", "_records", "_rounds", "sifts")
-    _BATCH = 256
 
     def __init__(
         self, port_lo: int, port_hi: int, *, hole_ttl: int, flows: Flows, frames: int = RING_FRAMES, sift: bool = True
@@ -264,20 +229,23 @@ class Ring:
         self._c: Any = out[0]
         self._flows = flows
         self.sifts = sift and lib.punchd_ring_sift(self._c, flows.c) == 0
-        self._records: Any = ffi.new("struct punchd_record[]", self._BATCH)
+        self._records: Any = ffi.new("struct punchd_record[]", _BATCH)
         self._bytes: Any = ffi.buffer(self._records)
-        self._rounds = frames // self._BATCH + 1
+        self._rounds = frames // _BATCH + 1
 
     def fileno(self) -> int:
         return lib.punchd_ring_fd(self._open())
 
     def drain(self) -> list[Seen | SeenIcmp]:
         """All that waits, at most about one ring full: under a flood the descriptor stays readable."""
-        ring, records, seen = self._open(), self._records, list[Seen | SeenIcmp]()
+        seen = list[Seen | SeenIcmp]()
         for _ in range(self._rounds):
-            n = _check(lib.punchd_ring_drain(ring, self._flows.c, records, self._BATCH), "ring_drain")
-            seen += [read_record(self._bytes, i) for i in range(n)]
-            if n < self._BATCH:
+            n = lib.punchd_ring_drain(self._open(), self._flows.c, self._records, _BATCH)
+            if n == 1:
+                seen.append(read_record(self._bytes, 0))
+            elif n:
+                seen += [read_record(self._bytes, i) for i in range(_check(n, "ring_drain"))]
+            if n < _BATCH:
                 break
         return seen
 
@@ -343,8 +311,14 @@ class RawSender:
         count = len(shots) if count is None else count
         return _check(lib.punchd_send_spray(self._fd, c, shots.c, count), "send_spray")
 
+    def send_one(self, flow: Flow, *, flags: int, seq: int, ack: int, window: int, ttl: int) -> None:
+        """A segment without options, at once. OSError: it was refused."""
+        result = lib.punchd_send_bare(self._fd, flow.c, flags, seq, ack, window, ttl)
+        if result != 1:
+            _check(result, "send_bare")
+
     def put_bare(self, place: int, flow: Flow, *, flags: int, seq: int, ack: int, window: int, ttl: int) -> None:
-        """A segment without options, to one of BARE_MAX places; `send_bare` sends it."""
+        """The same to one of BARE_MAX places; `send_bare` sends it."""
         lib.punchd_segment_bare(self._bare + place, flow.c, flags, seq, ack, window, ttl)
 
     def send_bare(self, place: int, count: int) -> int:
@@ -433,14 +407,12 @@ def detach_filter(fd: int) -> None:
     _check(lib.punchd_filter_detach(fd), "filter_detach")
 
 
+_FLOW = struct.Struct("@16s16sHHBBH")  # struct punchd_flow
+
+
 def _fill_flow(c: Any, local: str, local_port: int, *, remote: str, remote_port: int | None, protocol: int) -> None:
-    ffi.memmove(c.local, _packed(local), 4)
-    ffi.memmove(c.remote, _packed(remote), 4)
-    c.local_port = local_port
-    c.remote_port = remote_port or 0
-    c.any_port = remote_port is None
-    c.family = 4
-    c.protocol = protocol
+    ends = _packed(local), _packed(remote), local_port, remote_port or 0
+    ffi.memmove(c, _FLOW.pack(*ends, 4, protocol, remote_port is None), _FLOW.size)
 
 
 def _fill_segment(c: Any, segment: Segment) -> None:
@@ -461,29 +433,6 @@ def _fill_segment(c: Any, segment: Segment) -> None:
     options.sack_permitted = segment.sack_permitted
     options.timestamps = segment.timestamps is not None
     options.ts_val, options.ts_ecr = segment.timestamps or (0, 0)
-
-
-# struct punchd_record by one call for all fields, of which cffi would take as long for each
-_RECORD, _QUOTE = struct.Struct("@QQBBHH2x 32xIIHHHHxBBx IIHBBB3x"), struct.Struct("@4s12x 40xBBxB")
-_BYTES = _RECORD.size + _QUOTE.size
-RECORD_LEN = _BYTES + _SEGMENT_MAX
-
-
-def read_record(records: Any, index: int) -> Seen | SeenIcmp:
-    at = index * RECORD_LEN
-    (
-        token, time_ns, kind, outgoing, bytes_len, other_port, seq, ack, src_port, dst_port, window, payload_len, ttl,
-        flags, ts_val, _, mss, scale, sack_permitted, timestamps,
-    ) = _RECORD.unpack_from(records, at)  # fmt: skip
-    if kind == lib.PUNCHD_RECORD_ICMP:
-        sender, icmp_type, code, error_ttl = _QUOTE.unpack_from(records, at + _RECORD.size)
-        return SeenIcmp(token, icmp_type, code, _spelled(sender), error_ttl, time_ns)
-    local_port, remote_port = (src_port, dst_port) if outgoing else (dst_port, src_port)
-    return Seen(
-        token, other_port, payload_len, time_ns, outgoing == 1, flags, seq, ack, window, ttl,
-        records[at + _BYTES : at + _BYTES + bytes_len], mss or None, None if scale == _NO_SCALE else scale,
-        sack_permitted == 1, ts_val if timestamps else None, local_port, remote_port,
-    )  # fmt: skip
 
 
 def _address(field: Any) -> str:

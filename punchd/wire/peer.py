@@ -22,7 +22,6 @@ All numbers are big-endian. A later version may differ after the first three byt
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -123,7 +122,7 @@ def decode_second(text: str, secret: bytes | None = None) -> SecondMessage:
 
 
 def _sealed(body: bytes, secret: bytes | None) -> str:
-    return base64.urlsafe_b64encode(body + _seal(body, secret)).rstrip(b"=").decode("ascii")
+    return _text(body + _seal(body, secret))
 
 
 def _opened(text: str, secret: bytes | None, magic: bytes, head_len: int) -> bytes:
@@ -146,12 +145,20 @@ def _decode_text(text: str) -> bytes:
     if len(text) > TEXT_MAX or not text.isascii():
         raise _broken(f"it is no base64url text of at most {TEXT_MAX} characters")
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        data = binascii.a2b_base64(text.translate(_FROM_URL) + "==")
     except binascii.Error as error:
         raise _broken(f"it is not base64url: {error}") from error
-    if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") != text:
-        raise _broken("it is not spelled canonically")
+    if _text(data) != text:  # what is no base64url was passed over, and padding may be too much
+        raise _broken("it is not base64url, or not spelled canonically")
     return data
+
+
+def _text(data: bytes) -> str:
+    """RFC 4648, section 5, without padding."""
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
+
+
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), str.maketrans("-_", "+/")
 
 
 def _check_seal(body: bytes, seal: bytes, secret: bytes | None, *, keyed: bool) -> None:
@@ -180,7 +187,7 @@ def _decode_body(body: bytes) -> Notification:
     offset = _HEAD.size
     for _ in range(count):
         offer, offset = _decode_offer(body, offset)
-        if offer.technique.partition("-")[0] != transport:
+        if not offer.technique.startswith(transport):
             raise _broken(f"{offer.technique} is offered for {transport}")
         offers.append(offer)
     others: tuple[str, ...] = ()
@@ -311,7 +318,8 @@ def _packed(address: str) -> bytes:
 
 
 def _spelled(packed: bytes) -> str:
-    return ".".join(map(str, packed))
+    a, b, c, d = packed
+    return f"{a}.{b}.{c}.{d}"
 
 
 def _seal(body: bytes, secret: bytes | None) -> bytes:

@@ -22,6 +22,9 @@ class Raw:
         self.calls: list[list[int]] = []
         self.refused = refused
 
+    def send_one(self, flow: object, *, seq: int, **rest: object) -> None:
+        self.calls.append([seq])
+
     def put_bare(self, place: int, flow: object, *, seq: int, **rest: object) -> None:
         self.put[place] = seq
 

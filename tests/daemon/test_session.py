@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from unittest.mock import MagicMock
 
+import pytest
+
 from punchd.daemon.run import Run
 from punchd.daemon.session import Call
-from punchd.words.outcomes import Failed
+from punchd.words.addresses import Endpoint
+from punchd.words.outcomes import Failed, Punched
 
 FAILED = Failed("time-up", "no answer", "")
 
@@ -38,3 +41,14 @@ def test_an_attempt_whose_failure_is_looked_into_is_kept_until_it_is_told() -> N
     tell(FAILED)
     call.session._service.admission.ended.assert_called_once_with(0, attempt, ok=False)
     assert call.run is None
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_hand_over_that_is_all_there_is_to_say_leaves_at_once(alone: bool) -> None:
+    """With others in one turn of the loop it wakes the application once for all of them."""
+    call = a_call()
+    call.alone = alone
+    ends = Endpoint("10.0.1.2", 22000), Endpoint("198.51.100.2", 22001)
+    call.punched(Punched("tcp-midstream", *ends, 1.0, 2.0, 1), 7)
+    (sent,) = call.session.connection.send.call_args_list  # type: ignore[attr-defined]  # a stand-in
+    assert alone == sent.kwargs["at_once"]

@@ -596,6 +596,19 @@ def test_the_answer_to_a_line_alone_leaves_before_the_loop_turns(run: Any) -> No
     run(story)
 
 
+def test_what_nothing_else_is_said_with_leaves_at_once(run: Any) -> None:
+    """It waits for no bookkeeping of its owner's, and takes the news before it along."""
+
+    async def story(told: House) -> None:
+        with told.client() as client:
+            await until(lambda: told.server.connections)
+            told.connection.send(b"news\n", droppable=True)
+            told.connection.send(b"ok\n", at_once=True)
+            assert b"news\nok\n" == client.recv(100)
+
+    run(story)
+
+
 @pytest.mark.parametrize("company", [b"", b"notify\n"])
 def test_a_droppable_line_waits_for_company_but_not_long(
     run: Any, monkeypatch: pytest.MonkeyPatch, company: bytes

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from punchd.edge import native
 from punchd.edge.native import Flow, Flows, Segment, build, parse, retouch
-from punchd.words.events import SegmentSeen
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
@@ -476,30 +475,3 @@ class TestErrors:
         body = next(node for node in stub.body if isinstance(node, ast.ClassDef)).body
         names = [node.target.id if isinstance(node, ast.AnnAssign) else node.name for node in body]
         assert sorted(names) == sorted(dir(native.lib))
-
-
-class TestRecords:
-    def test_a_record_is_read_where_the_compiler_put_it(self) -> None:
-        """All its fields are read by one call, which knows their places by heart."""
-        records = native.ffi.new("struct punchd_record[]", 2)
-        assert native.RECORD_LEN == native.ffi.sizeof("struct punchd_record")
-        record, view = records[1], native.ffi.buffer(records)
-        record.token, record.time_ns, record.kind, record.outgoing = 1 << 40, 1 << 50, 1, 1
-        record.bytes_len, record.other_port, record.bytes[0:3] = 3, 4, b"abc"
-        segment = record.segment
-        segment.seq, segment.ack, segment.src_port, segment.dst_port = 5, 6, 7, 8
-        segment.window, segment.payload_len, segment.ttl, segment.flags = 9, 10, 11, 12
-        options = segment.options
-        options.ts_val, options.ts_ecr, options.mss, options.window_scale = 13, 14, 15, 0
-        options.sack_permitted = options.timestamps = 1
-        seen = native.Seen(1 << 40, 4, 10, 1 << 50, True, 12, 5, 6, 9, 11, b"abc", 15, 0, True, 13, 7, 8)
-        names = ["segment" if name == "raw" else name for name in native.Seen._fields[4:]]
-        assert list(SegmentSeen.__struct_fields__[1:]) == names
-        assert seen == native.read_record(view, 1)
-        record.outgoing, options.mss, options.window_scale, options.timestamps = 0, 0, 255, 0
-        came = seen._replace(outgoing=False, mss=None, window_scale=None, timestamp=None, local_port=8, remote_port=7)
-        assert came == native.read_record(view, 1)
-        quote = record.quote
-        record.kind, quote.type, quote.code, quote.ttl = 2, 3, 13, 60
-        quote.sender[0:4] = bytes([192, 0, 2, 9])
-        assert native.SeenIcmp(1 << 40, 3, 13, "192.0.2.9", 60, 1 << 50) == native.read_record(view, 1)

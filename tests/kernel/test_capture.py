@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from netns import A, B, Net, fresh_port, icmp_error
 
 from punchd.edge import native
-from punchd.edge.native import Flow, Flows, Ring, Seen, SeenIcmp, Segment
+from punchd.edge.native import Flow, Flows, Ring, Segment
+from punchd.edge.records import Seen, SeenIcmp
 
 pytestmark = pytest.mark.kernel
 
@@ -112,11 +113,15 @@ def test_incoming_syn_rst_and_window_codes_are_seen_and_nothing_else(bench: Benc
     assert expected == segments(bench.seen(), outgoing=False)
 
 
-def test_a_bare_segment_bears_what_it_was_given(bench: Bench) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_bare_segment_bears_what_it_was_given(bench: Bench, alone: bool) -> None:
     """All that punchd says on a TCP path is said by these."""
     flow = Flow((B, bench.far_port), (A, bench.port), protocol=socket.IPPROTO_TCP)
-    bench.b.put_bare(1, flow, flags=ACK, seq=1 << 31, ack=7, window=native.WINDOW_ANSWER, ttl=9)
-    assert 1 == bench.b.send_bare(1, 1)
+    if alone:
+        bench.b.send_one(flow, flags=ACK, seq=1 << 31, ack=7, window=native.WINDOW_ANSWER, ttl=9)
+    else:
+        bench.b.put_bare(1, flow, flags=ACK, seq=1 << 31, ack=7, window=native.WINDOW_ANSWER, ttl=9)
+        assert 1 == bench.b.send_bare(1, 1)
     (came,) = bench.seen()
     assert isinstance(came, Seen)
     said = came.flags, came.seq, came.ack, came.window, came.ttl, came.mss, came.window_scale

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from punchd.core.responding import LINGER_S
-from punchd.daemon.driver import GUARD_S
+from punchd.daemon.tuples import GUARD_S
 from punchd.lab.namespace import Namespace
 from punchd.lab.pair import DAEMON
 from punchd.words.addresses import PUNCH_PORTS
