@@ -14,6 +14,8 @@ from typing import Any
 from bench import _frame, _page, soak
 
 FOLDER = Path(__file__).parent
+QUICK_S = 300.0
+"""What `--quick` may take for all of them, on a machine that does nothing else."""
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -42,9 +44,13 @@ def main() -> int:
         Path(options.json).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     if options.record and not broken:
         _page.rewrite(said)
+    for line in _frame.summary(said):
+        print(f"bench: {line}", file=sys.stderr)
     for name in broken:
         print(f"bench: {name} broke, see above", file=sys.stderr)
     missed = [f"{one['bench']}: {f['figure']}" for one in said for f in one["figures"] if f["met"] is False]
+    if options.quick and (took_s := sum(one["seconds"] for one in said)) > QUICK_S:
+        missed.append(f"--quick took {took_s:.0f} s of {QUICK_S:.0f}")
     if options.check:
         for name in missed:
             print(f"bench: missed: {name}", file=sys.stderr)

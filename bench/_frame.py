@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -118,6 +119,8 @@ class Report:
     plots: Sequence[Plot] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)
     """What was set: counts, concurrency, delays; it goes into the JSON line."""
+    installing_s: float = 0.0
+    """What was spent on what a machine needs once, such as fetching other programs; the bench's seconds are without."""
 
 
 def interleaved(rounds: int, measures: Mapping[str, Callable[[], float]], progress: Progress) -> dict[str, list[float]]:
@@ -151,7 +154,7 @@ def number(value: float) -> str:
 def perform(name: str, run: Callable[..., Report], *, quick: bool) -> dict[str, Any]:
     """Run one bench: progress on stderr, then the table, then the JSON line on stdout, which is also returned."""
     question = (sys.modules[run.__module__].__doc__ or "").split("\n", 1)[0]
-    begun, place = time.monotonic(), machine()
+    begun, used_s, place = time.monotonic(), _used_s(), machine()
     print(f"{name}: {question}", flush=True)
 
     def progress(text: str) -> None:
@@ -166,7 +169,9 @@ def perform(name: str, run: Callable[..., Report], *, quick: bool) -> dict[str, 
         "quick": quick,
         "figures": [_spelt(figure) for figure in report.figures],
         "met": all(figure.met is not False for figure in report.figures),
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(time.monotonic() - begun - report.installing_s, 1),
+        "cpu_s": round(_used_s() - used_s, 1),
+        "installing_s": round(report.installing_s, 1),
         "conditions": dict(report.conditions),
         "plots": drawn,
         "machine": place,
@@ -174,6 +179,24 @@ def perform(name: str, run: Callable[..., Report], *, quick: bool) -> dict[str, 
     }
     print(json.dumps(said), flush=True)
     return said
+
+
+def summary(said: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each bench took, and all of them; installing is named apart."""
+    rows = [(one["bench"], one["seconds"], one["cpu_s"], one["installing_s"]) for one in said]
+    rows.append(("all", *(sum(row[column] for row in rows) for column in (1, 2, 3))))
+    return [
+        f"{name:<12} {seconds:6.1f} s, {cpu_s:6.1f} s of processor" + (f"; installing {more:.1f} s" if more else "")
+        for name, seconds, cpu_s, more in rows
+    ]
+
+
+def _used_s() -> float:
+    """Processor time of this process and of all it has waited for; what it installed is among them."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def machine() -> dict[str, Any]:

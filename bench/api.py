@@ -3,7 +3,11 @@ Punches nothing: pings to a real daemon; descriptors from its socket's edge, wit
 
 Clients and daemon are processes of their own. A pipelining client keeps WINDOW pings on their way. The fair share of a
 client beside a flood is half of what the same client gets alone; meanwhile a process spins that calls nobody, for a
-flooding client takes a core too. "Echo" is the floor: an uvloop server that answers a line and knows nothing.
+flooding client takes a core too.
+
+One ping at a time is two processes that wake each other up. What the machine takes for that is shown by two servers
+that give a line back and know nothing, asked by the same client in C in the same rounds: a loop around epoll in C
+(_echo.c), which nobody who waits by epoll can beat, and one on the daemon's loop, which no daemon in Python can.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import multiprocessing
 import os
 import select
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -23,6 +28,7 @@ from typing import Any
 
 import uvloop
 
+from bench._baseline import compiled
 from bench._frame import Figure, Progress, Report, at_least, interleaved, ratios
 from bench._street import cpu_s, daemon, street
 from punchd.edge.connection import Callbacks, Connection
@@ -33,17 +39,21 @@ WINDOW = 256
 CONNECTIONS = 100
 _PING = b'{"call":"ping","id":"1"}\n'
 _CHUNK_LEN = 1 << 18
+_ECHO = Path(__file__).with_name("_echo.c")
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
     rounds, seconds = (3, 0.5) if quick else (5, 2.0)
-    with street() as (near, _), daemon(near) as (process, path), _server(_give) as giving, _server(_echo) as echo:
+    with (
+        street() as (near, _), daemon(near) as (process, path),
+        _server(_in_loop(_give)) as (_, giving), _server(_in_loop(_echo)) as echo, _server(_bare_echo) as bare,
+    ):  # fmt: skip
         used: dict[str, list[float]] = {}
 
-        def pings(name: str, connections: int, window: int) -> float:
-            before = cpu_s(process.pid)
-            rate = _pings(path, connections=connections, window=window, seconds=seconds)
-            used.setdefault(name, []).append((cpu_s(process.pid) - before) / (rate * seconds) * 1e6)
+        def pings(name: str, connections: int, window: int, server: tuple[int, str] = (process.pid, path)) -> float:
+            before = cpu_s(server[0])
+            rate = _pings(server[1], connections=connections, window=window, seconds=seconds)
+            used.setdefault(name, []).append((cpu_s(server[0]) - before) / (rate * seconds) * 1e6)
             return rate
 
         found = interleaved(
@@ -52,7 +62,8 @@ def run(*, quick: bool, progress: Progress) -> Report:
                 "pipelined": lambda: pings("pipelined", 1, WINDOW),
                 "pipelined on 100": lambda: pings("pipelined on 100", CONNECTIONS, WINDOW),
                 "one at a time": lambda: pings("one at a time", 1, 1),
-                "echo one at a time": lambda: _pings(echo, connections=1, window=1, seconds=seconds),
+                "by an echo": lambda: pings("by an echo", 1, 1, echo),
+                "by a bare echo": lambda: pings("by a bare echo", 1, 1, bare),
                 "one at a time on 100": lambda: pings("one at a time on 100", CONNECTIONS, 1),
                 "descriptors": lambda: _descriptors(giving, seconds),
             },
@@ -73,8 +84,13 @@ def run(*, quick: bool, progress: Progress) -> Report:
             Figure.of("daemon's CPU for one", used["pipelined"], "us"),
             Figure.of("pings pipelined on 100", found["pipelined on 100"], "1/s", at_least(100_000)),
             Figure.of("pings one at a time", found["one at a time"], "1/s", at_least(20_000)),
-            Figure.of("of an echo's", ratios(found["one at a time"], found["echo one at a time"]), "x"),
+            Figure.of("by an echo on the same loop", found["by an echo"], "1/s"),
+            Figure.of("by an echo in C", found["by a bare echo"], "1/s", note="what two wake-ups take on this machine"),
+            Figure.of("ours of the loop's", ratios(found["one at a time"], found["by an echo"]), "x"),
+            Figure.of("ours of C's", ratios(found["one at a time"], found["by a bare echo"]), "x"),
             Figure.of("daemon's CPU for one of them", used["one at a time"], "us"),
+            Figure.of("the loop's echo's", used["by an echo"], "us"),
+            Figure.of("C's echo's", used["by a bare echo"], "us"),
             Figure.of("one at a time on 100", found["one at a time on 100"], "1/s", at_least(20_000)),
             Figure.of("descriptors handed over", found["descriptors"], "1/s", at_least(20_000)),
             Figure.of("of its fair share beside a flood", shares, "x", at_least(0.8)),
@@ -108,13 +124,8 @@ def _pings(path: str, *, connections: int, window: int, seconds: float) -> float
 
 def _one_at_a_time(path: str, seconds: float) -> float:
     """By a client that only waits: an event loop of its own would be a third of what is measured."""
-    answered = 0
-    with _connected(path) as sock:
-        begun = time.perf_counter()
-        while (passed := time.perf_counter() - begun) < seconds:
-            sock.send(_PING)
-            answered += sock.recv(4096)[-1:] == b"\n"  # a pong has some hundred bytes
-    return answered / passed
+    argv = [compiled(_ECHO), "client", path, str(seconds)]
+    return float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
 
 
 def _beside(other: Callable[[str, float], object], path: str, seconds: float) -> float:
@@ -122,7 +133,7 @@ def _beside(other: Callable[[str, float], object], path: str, seconds: float) ->
     process = multiprocessing.get_context("fork").Process(target=other, args=(path, seconds + 0.4))
     process.start()
     time.sleep(0.2)
-    rate = _pings(path, connections=1, window=1, seconds=seconds)
+    rate = _one_at_a_time(path, seconds)
     process.join()
     return rate
 
@@ -144,19 +155,28 @@ def _connected(path: str) -> socket.socket:
 
 
 @contextmanager
-def _server(serve: Callable[[str], Coroutine[Any, Any, None]]) -> Iterator[str]:
-    """A process that serves at this path."""
+def _server(serve: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+    """A process that serves at this path; its id, too."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "socket")
-        process = multiprocessing.get_context("fork").Process(target=lambda: uvloop.run(serve(path)))
+        process = multiprocessing.get_context("fork").Process(target=serve, args=(path,))
         process.start()
         while not os.path.exists(path):
             time.sleep(0.01)
         try:
-            yield path
+            assert process.pid is not None
+            yield process.pid, path
         finally:
             process.terminate()
             process.join()
+
+
+def _in_loop(serve: Callable[[str], Coroutine[Any, Any, None]]) -> Callable[[str], None]:
+    return lambda path: uvloop.run(serve(path))
+
+
+def _bare_echo(path: str) -> None:
+    os.execv(compiled(_ECHO), ["_echo", "server", path])
 
 
 async def _echo(path: str) -> None:

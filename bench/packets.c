@@ -2,14 +2,15 @@
 /* packets.c - the bare loops beside which punchd's sending and ring are held.
  * It measures and parses nothing; bench/packets.py does.
  *
- * packets flood SOURCE TARGET COUNT FIRST_PORT PORTS OWN OWN_EVERY
+ * packets flood SOURCE TARGET COUNT FIRST_PORT PORTS OWN OWN_EVERY RATE
  *	sends COUNT SYNs by sendmmsg: from SOURCE to PORTS ports of TARGET,
- *	every OWN_EVERY-th (0: none) from OWN instead, whose source port is 9.
+ *	every OWN_EVERY-th (0: none) from OWN instead, whose source port is 9;
+ *	RATE a second, which it spins to keep, or as fast as it can (0).
  *	Says how many left, how many of them from OWN, and the seconds it took.
  * packets ring FRAMES FIRST_PORT LAST_PORT
  *	reads a ring like punchd's until nothing came for 0.3 s.
- *	Says how many frames it read, how many were lost, and the seconds
- *	between the first and the last.
+ *	Says how many frames it read, how many were lost, the seconds between
+ *	the first and the last, and those of processor time.
  */
 #define _GNU_SOURCE
 #include "../csrc/punchd.h"
@@ -42,12 +43,17 @@ static void must(int ok, const char *what)
 	}
 }
 
-static double now_s(void)
+static double clock_s(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static double now_s(void)
+{
+	return clock_s(CLOCK_MONOTONIC);
 }
 
 /* CRAFTED packets, one behind the other; how long each is. */
@@ -84,7 +90,7 @@ static int flood(char **argv)
 {
 	static uint8_t bytes[CRAFTED * PUNCHD_SEGMENT_MAX];
 	static long own[CRAFTED];
-	const long count = atol(argv[4]);
+	const long count = atol(argv[4]), rate = atol(argv[9]);
 	const int fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
 	const int sndbuf = 4 << 20;
 	const size_t len = craft(bytes, sizeof(bytes), argv, own);
@@ -118,6 +124,8 @@ static int flood(char **argv)
 		for (i = 0; i < rc; i++)
 			ours += own[(sent + i) % CRAFTED];
 		sent += rc;
+		while (rate && (now_s() - begun) * (double)rate < (double)sent)
+			;
 	}
 	printf("%ld %ld %.6f\n", sent, ours, now_s() - begun);
 	return 0;
@@ -147,7 +155,7 @@ static int ring(char **argv)
 	struct tpacket_stats stats;
 	socklen_t stats_len = sizeof(stats);
 	struct pollfd poller = { .events = POLLIN };
-	double first = 0, last = 0;
+	double first = 0, last = 0, used;
 	uint32_t at = 0;
 	long seen = 0;
 	uint8_t *map;
@@ -165,6 +173,7 @@ static int ring(char **argv)
 	must(!bind(poller.fd, (const void *)&link, sizeof(link)), "bind");
 	puts("ready");
 	fflush(stdout);
+	used = clock_s(CLOCK_PROCESS_CPUTIME_ID);
 	while (poll(&poller, 1, seen ? IDLE_MS : -1) > 0) {
 		struct tpacket2_hdr *hdr;
 
@@ -182,13 +191,14 @@ static int ring(char **argv)
 	}
 	must(!getsockopt(poller.fd, SOL_PACKET, PACKET_STATISTICS, &stats,
 			 &stats_len), "PACKET_STATISTICS");
-	printf("%ld %u %.6f\n", seen, stats.tp_drops, last - first);
+	printf("%ld %u %.6f %.6f\n", seen, stats.tp_drops, last - first,
+	       clock_s(CLOCK_PROCESS_CPUTIME_ID) - used);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	if (argc == 9 && !strcmp(argv[1], "flood"))
+	if (argc == 10 && !strcmp(argv[1], "flood"))
 		return flood(argv);
 	if (argc == 5 && !strcmp(argv[1], "ring"))
 		return ring(argv);

@@ -1,8 +1,13 @@
 """How many segments a second are crafted, sent and found on the ring, beside bare C loops?
 Punches nothing: two namespaces, a wire, and the C module as the daemon uses it.
 
-The flood comes from the far host by bench/packets.c, as fast as one core sends. "Wake-ups" are returns of poll() for
-the ring's descriptor: what would wake the daemon's loop.
+The floods come from the far host by bench/packets.c, as fast as one core sends or at a given rate. "Wake-ups" are
+returns of poll() for the ring's descriptor: what would wake the daemon's loop.
+
+Whoever reads each of a flood's own SYNs loses some where the generator is faster than the reader, or the reader waits
+for a core for longer than the ring lasts. So both readers, ours and the bare C loop, are offered the same rates, each
+higher than the one before, and what counts is the highest up to which neither round lost any. Processor time for one
+SYN says what a reader could take if it always had a core.
 """
 
 from __future__ import annotations
@@ -10,10 +15,12 @@ from __future__ import annotations
 import select
 import subprocess
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from bench._frame import Figure, Progress, Report, at_least, at_most, interleaved, ratios
+from bench._frame import Figure, Progress, Report, at_least, at_most, interleaved, number, ratios
 from bench._street import FAR, NEAR, built, street
 from punchd.edge.native import FLAG_ACK, RING_FRAMES, Flows, RawSender, Ring, Segment, Shots, spray
 from punchd.lab.namespace import Namespace
@@ -23,6 +30,10 @@ PORTS = 4096
 """Of the range: so many flows are ours where all are."""
 STRANGER, OWN = "203.0.113.7", "203.0.113.8"
 OWN_PORT, OWN_EVERY = 9, 64
+RATES, QUICK_RATES = (50_000, 100_000, 150_000, 200_000, 250_000, 300_000), (100_000, 200_000, 300_000)
+"""Own SYNs a second; the generator's own highest lies near the last."""
+TRIES, OFFERED = 2, 0.95
+"""Floods at each rate, and the part of it that the generator has to reach: it may wait for a core, too."""
 TCP = 6
 _IDLE_MS = 300
 _QUIET = "add table ip t; add chain ip t c { type filter hook prerouting priority -300; ip protocol tcp drop; }"
@@ -41,10 +52,23 @@ class Sighting:
     """Frames a second that the reader was told."""
     flood: float
     """Frames a second that the generator sent."""
+    cpu_us: float
+    """Processor time of the reader for each frame that it was told."""
+    most: int = 0
+    """Frames that one look into the ring found, at most."""
+
+    @property
+    def lost(self) -> int:
+        return self.sent - self.seen
+
+
+Reader = Callable[..., Sighting]
+"""Is given a count of own SYNs and, by keyword, their rate (0: as fast as the generator sends)."""
 
 
 def run(*, quick: bool, progress: Progress) -> Report:
     rounds, count = (3, 100_000) if quick else (5, 400_000)
+    rates, seconds = (QUICK_RATES, 0.5) if quick else (RATES, 1.0)
     with street() as (near, far), built(Path(__file__).with_suffix(".c"), *_CRAFTING) as program:
         for host in (near, far):
             host.nft(_QUIET)  # the tap comes before; no stack answers a flood
@@ -54,41 +78,93 @@ def run(*, quick: bool, progress: Progress) -> Report:
             {"sent": lambda: _send(near, count), "bare loop": lambda: _bare_send(near, program, count)},
             progress,
         )
-        told: list[Sighting] = []
-        bare: list[Sighting] = []
-
-        def tell(sightings: list[Sighting], one: Sighting) -> float:
-            sightings.append(one)
-            return one.rate
-
-        capture = interleaved(
-            rounds,
-            {
-                "told": lambda: tell(told, _flood(near, far, program, count, own=True)),
-                "bare ring": lambda: tell(bare, _bare_ring(near, far, program, count)),
-            },
-            progress,
-        )
+        readers: dict[str, Reader] = {
+            "ours": partial(_flood, near, far, program, own=True),
+            "the bare loop": partial(_bare_ring, near, far, program),
+        }
+        flooded = _flooded_readers(readers, rounds, count, progress)
+        climbed = _climbed(readers, rates, seconds, progress)
         foreign = [_flood(near, far, program, count) for _ in range(rounds)]
         mixed = [_flood(near, far, program, count, every=OWN_EVERY) for _ in range(rounds)]
         sifting = [_flood(near, far, program, count, sift=False) for _ in range(1)]
+    ours, bare = flooded["ours"], flooded["the bare loop"]
+    told = [one.rate for one in ours]
     return Report(
         [
             Figure.of("segments crafted", crafted, "1/s", at_least(10e6)),
             Figure.of("segments sent", sending["sent"], "1/s"),
             Figure.of("of a bare sendmmsg loop", ratios(sending["sent"], sending["bare loop"]), "x", at_least(0.9)),
-            Figure.of("own SYNs told", capture["told"], "1/s"),
-            Figure.of("of a bare ring loop", ratios(capture["told"], capture["bare ring"]), "x", at_least(0.9)),
-            Figure.of("own SYNs lost", [one.sent - one.seen for one in told], "", at_most(0)),
-            Figure.of("lost by the bare loop", [one.sent - one.seen for one in bare], ""),
+            Figure.of("own SYNs told", told, "1/s"),
+            Figure.of("of a bare ring loop", ratios(told, [one.rate for one in bare]), "x", at_least(0.9)),
+            Figure.of("reader's CPU for one", [one.cpu_us for one in ours], "us"),
+            Figure.of("most told at once", [one.most for one in ours], "", note=f"the ring has {RING_FRAMES} frames"),
+            Figure.of("bare loop's CPU for one", [one.cpu_us for one in bare], "us"),
+            Figure.of("own SYNs lost", [one.lost for one in ours], "", at_most(0), note=f"of {count}, at full rate"),
+            Figure.of("lost by the bare loop", [one.lost for one in bare], "", note=f"of {count}, at full rate"),
+            _without_loss(climbed["ours"], climbed["the bare loop"]),
+            Figure("bare loop's highest", climbed["the bare loop"].rate, "1/s", note=climbed["the bare loop"].end),
             Figure.of("foreign SYNs", [one.flood for one in foreign], "1/s", note="as many as the generator makes"),
             Figure.of("wake-ups by foreign SYNs", [one.wakes for one in foreign], "", at_most(0)),
             Figure.of("wake-ups without the sieve", [one.wakes for one in sifting], "", note="where bpf() is refused"),
             Figure.of("own SYNs among foreign", [one.own for one in mixed], ""),
             Figure.of("of them missed", [one.own - one.seen for one in mixed], "", at_most(0)),
         ],
-        conditions={"rounds": rounds, "segments": count, "frames": RING_FRAMES, "flows": PORTS},
-    )
+        conditions={"rounds": rounds, "segments": count, "frames": RING_FRAMES, "flows": PORTS, "rates": rates},
+    )  # fmt: skip
+
+
+def _flooded_readers(
+    readers: Mapping[str, Reader], rounds: int, count: int, progress: Progress
+) -> dict[str, list[Sighting]]:
+    """What each had of floods as fast as the generator sends."""
+    sightings: dict[str, list[Sighting]] = {name: [] for name in readers}
+
+    def read(name: str) -> float:
+        sightings[name].append(readers[name](count))
+        return sightings[name][-1].rate
+
+    interleaved(rounds, {name: partial(read, name) for name in readers}, progress)
+    return sightings
+
+
+@dataclass(slots=True)
+class Climb:
+    """The highest rate at which a reader missed none, and why it was offered no higher one."""
+
+    rate: int = 0
+    end: str = ""
+
+
+def _climbed(
+    readers: Mapping[str, Reader], rates: Sequence[int], seconds: float, progress: Progress
+) -> dict[str, Climb]:
+    climbs = {name: Climb() for name in readers}
+    for rate in rates:
+        for name in [name for name in readers if not climbs[name].end]:
+            climbs[name].end = _gives_out(readers[name], rate, seconds)
+            if not climbs[name].end:
+                climbs[name].rate = rate
+            progress(f"{name}, offered {rate} a second: {climbs[name].end or 'none lost'}")
+    return climbs
+
+
+def _gives_out(reader: Reader, rate: int, seconds: float) -> str:
+    """Nothing if none of several floods at this rate was lost; else why that can't be said."""
+    for _ in range(TRIES):
+        one = reader(int(rate * seconds), rate=rate)
+        if one.flood < OFFERED * rate:
+            return f"the generator made {number(one.flood)} of {rate} a second"
+        if one.lost:
+            return f"at {rate} lost {one.lost} of {one.sent}"
+    return ""
+
+
+def _without_loss(ours: Climb, bare: Climb) -> Figure:
+    """Ours is to come as far as the bare loop comes."""
+    name, target = "highest rate without loss", at_least(0.9 * bare.rate)
+    if not bare.rate:
+        return Figure.absent(name, "1/s", target, f"the bare loop: {bare.end}")
+    return Figure(name, ours.rate, "1/s", target=target, note=ours.end)
 
 
 _CRAFTING = ("segment", "checksum", "options", "filter")
@@ -121,12 +197,12 @@ def _bare_send(near: Namespace, program: Path, count: int) -> float:
     return sent / took_s
 
 
-def _flooded(host: Namespace, program: Path, target: str, count: int, every: int = 0) -> tuple[int, int, float]:
-    return _said(host.run(_flood_command(program, target, count, every)))
+def _flooded(host: Namespace, program: Path, target: str, count: int, rate: int = 0) -> tuple[int, int, float]:
+    return _said(host.run(_flood_command(program, target, count, rate=rate)))
 
 
-def _flood_command(program: Path, target: str, count: int, every: int) -> list[str]:
-    return [str(program), "flood", STRANGER, target, str(count), str(FIRST), str(PORTS), OWN, str(every)]
+def _flood_command(program: Path, target: str, count: int, *, every: int = 0, rate: int = 0) -> list[str]:
+    return [str(program), "flood", STRANGER, target, str(count), str(FIRST), str(PORTS), OWN, str(every), str(rate)]
 
 
 def _said(text: str) -> tuple[int, int, float]:
@@ -134,21 +210,23 @@ def _said(text: str) -> tuple[int, int, float]:
     return int(first), int(second), float(took_s)
 
 
-def _bare_ring(near: Namespace, far: Namespace, program: Path, count: int) -> Sighting:
+def _bare_ring(near: Namespace, far: Namespace, program: Path, count: int, *, rate: int = 0) -> Sighting:
     reader = near.popen(
         [str(program), "ring", str(RING_FRAMES), str(FIRST), str(LAST)], stdout=subprocess.PIPE, text=True
     )  # fmt: skip
     assert reader.stdout is not None
     reader.stdout.readline()
-    sent, own, flood_s = _flooded(far, program, NEAR, count)
-    seen, drops, took_s = _said(reader.stdout.read())
+    sent, own, flood_s = _flooded(far, program, NEAR, count, rate)
+    said, _, used_s = reader.stdout.read().rpartition(" ")
+    seen, drops, took_s = _said(said)
     reader.wait()
-    return Sighting(sent, own, seen, drops, 0, seen / took_s, sent / flood_s)
+    return Sighting(sent, own, seen, drops, 0, seen / took_s, sent / flood_s, float(used_s) / seen * 1e6)
 
 
 def _flood(
-    near: Namespace, far: Namespace, program: Path, count: int, *, own: bool = False, every: int = 0, sift: bool = True
-) -> Sighting:
+    near: Namespace, far: Namespace, program: Path, count: int, *,
+    own: bool = False, every: int = 0, rate: int = 0, sift: bool = True,
+) -> Sighting:  # fmt: skip
     """One flood through our ring: with flows for all of it, for every so-manieth segment, or for none."""
     flows = Flows(2 * PORTS + 16384)
     for i in range(8192 if own else 0):
@@ -158,20 +236,26 @@ def _flood(
     with near.enter():
         ring = Ring(FIRST, LAST, hole_ttl=2, flows=flows, sift=sift)
     with ring:
-        generator = far.popen(_flood_command(program, NEAR, count, every), stdout=subprocess.PIPE, text=True)
-        seen = wakes = 0
+        generator = far.popen(
+            _flood_command(program, NEAR, count, every=every, rate=rate), stdout=subprocess.PIPE, text=True
+        )
+        seen = wakes = most = 0
         first = last = 0.0
         poller = select.poll()
         poller.register(ring, select.POLLIN)
+        used_s = time.process_time()
         while True:
             ready = poller.poll(_IDLE_MS)
             if ready:
                 wakes += 1
-                seen += len(ring.drain())
+                came = len(ring.drain())
+                seen, most = seen + came, max(most, came)
                 last = time.perf_counter()
                 first = first or last
             elif generator.poll() is not None:
                 break
         assert generator.stdout is not None
         sent, mine, flood_s = _said(generator.stdout.read())
-        return Sighting(sent, mine, seen, ring.drops(), wakes, seen / max(last - first, 1e-9), sent / flood_s)
+        cpu_us = (time.process_time() - used_s) / max(seen, 1) * 1e6
+        rate_told = seen / max(last - first, 1e-9)
+        return Sighting(sent, mine, seen, ring.drops(), wakes, rate_told, sent / flood_s, cpu_us, most)

@@ -10,6 +10,7 @@ a folder of their own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +56,9 @@ class Fared:
 def run(*, quick: bool, progress: Progress) -> Report:
     tries, others_tries, at_once, timeout_s = (3, 3, 20, 2.0) if quick else (20, 10, 50, 10.0)
     pairs = QUICK_PAIRS if quick else PAIRS
+    begun_s = time.monotonic()
     lacks = {program.name: program.install() for program in PROGRAMS}
+    installing_s = time.monotonic() - begun_s
     present = [program for program in PROGRAMS if not lacks[program.name]]
     figures: list[Figure] = []
     succeeded: dict[str, list[tuple[float, float]]] = {}
@@ -92,7 +95,8 @@ def run(*, quick: bool, progress: Progress) -> Report:
         name="success", title="Attempts that succeeded, through the same NATs", x="", y="share of attempts",
         lines=succeeded, bars=tuple(" x\n".join(kinds) for kinds in pairs),
     )  # fmt: skip
-    return Report(figures, [plot], {"tries": tries, "others_tries": others_tries, "at_once": at_once})
+    conditions = {"tries": tries, "others_tries": others_tries, "at_once": at_once}
+    return Report(figures, [plot], conditions, installing_s)
 
 
 def _columns(fared: dict[str, Fared], present: list[Program]) -> list[Figure]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from bench import _frame
-from bench._frame import Figure, Plot, Progress, Report, at_least, at_most, interleaved, perform, ratios, share
+from bench.__main__ import FOLDER, NAMES
+from bench._frame import Figure, Plot, Progress, Report, at_least, at_most, interleaved, perform, ratios, share, summary
 
 
 def silent(text: str) -> None:
@@ -81,6 +84,36 @@ def test_the_last_line_is_the_object_that_scripts_read(capsys: pytest.CaptureFix
     assert {"cpu", "cores", "kernel", "memory_mib", "load"} == set(said["machine"])
     assert {"python", "punchd", "commit"} <= set(said["versions"])
     assert "half way" in err
+
+
+def test_installing_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """It happens once on a machine, and says nothing of how long a run of the benches takes."""
+    begun = time.monotonic()
+    said = perform("made_up", bench(Report([], installing_s=30.0)).run, quick=True)
+    assert -30.0 <= said["seconds"] <= -30.0 + 1.0 + (time.monotonic() - begun)
+    assert 30.0 == said["installing_s"]
+    rows = [
+        {"bench": "a", "seconds": 10.04, "cpu_s": 3.0, "installing_s": 0.0},
+        {"bench": "b", "seconds": 20.0, "cpu_s": 4.0, "installing_s": 30.0},
+    ]
+    assert [
+        "a              10.0 s,    3.0 s of processor",
+        "b              20.0 s,    4.0 s of processor; installing 30.0 s",
+        "all            30.0 s,    7.0 s of processor; installing 30.0 s",
+    ] == summary(rows)
+    capsys.readouterr()
+
+
+def test_each_bench_has_a_quick_size() -> None:
+    """One that takes no notice of --quick takes minutes of the few that all of them have."""
+    for name in NAMES:
+        (run,) = (
+            node
+            for node in ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef) and node.name == "run"
+        )
+        asked = [node for node in ast.walk(run) if isinstance(node, ast.Name) and node.id == "quick"]
+        assert asked, f"bench/{name}.py looks at no `quick`"
 
 
 @pytest.mark.slow
