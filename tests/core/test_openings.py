@@ -182,6 +182,28 @@ def test_a_listener_proves_itself_by_the_answer_alone() -> None:
     assert 1 == len(those(HandOver, attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.2)))
 
 
+def test_a_lost_handshake_ack_is_fetched_by_a_signal_once_the_answer_has_passed_the_own_nat() -> None:
+    """To that NAT the connection is ESTABLISHED then, and our SYN-ACK INVALID for ever; a FIRE passes."""
+    attempt = responding(offered("tcp-simopen", REFIRED))
+    attempt.begin()
+    feed(attempt, 0.1, own_syn(), peer_syn(), own_syn_ack())
+    assert attempt.deadline is not None
+    assert [Resend(0, b"segment")] == attempt.step(DeadlinePassed(), attempt.deadline)
+    attempt.step(signalled(attempt.pairs[0], Signal.ANSWER), 0.3)
+    effects = attempt.step(DeadlinePassed(), attempt.deadline)
+    assert ([(Signal.FIRE, None)], []) == (told(effects), those(Resend, effects))
+    assert 1 == len(those(HandOver, attempt.step(Connected(0), 0.8)))
+
+
+def test_no_loss_ends_a_refired_simopen() -> None:
+    """Four of these seeds lost the kernel's ACK twice, and with it the attempt."""
+    for way in (REFIRED, CALLED):
+        for seed in (12, 56, 62, 76):
+            world = World("linux-synfilter", "linux-noloose", rows=[Row("tcp-simopen", way)], seed=seed, loss=0.1,
+                          delay_ms=100.0, side_delay_ms=100.0)  # fmt: skip
+            assert world.run().ok, (way, seed)
+
+
 def test_a_responder_that_waits_for_a_call_says_that_it_is_ready() -> None:
     """One second message, which names the offer by its place in the notification."""
     attempt = responding(offered("tcp-simopen", PRIMED), offered("tcp-midstream", CALLED), in_turn=True)

@@ -84,7 +84,10 @@ def reaching(pair: Pair) -> Script:
 
 
 def reached(pair: Pair) -> Script:
-    """The responder's side of it: our stack answers the SYN, and the ANSWER tells that this came through."""
+    """The responder's side of it: our stack answers the SYN, and the ANSWER tells that this came through.
+
+    Once that has passed our NAT, it may call a SYN-ACK INVALID; if the kernel's ACK was lost, a FIRE fetches it.
+    """
     pair.calls = pair.offer.opening is Opening.CALLED
     answer = yield from pair.hold(own(SYN_ACK), pair.reopen, SYN_HOLE_S)
     assert isinstance(answer, SegmentSeen)
@@ -94,7 +97,7 @@ def reached(pair: Pair) -> Script:
         pair.do(Resend, answer.segment)
 
     def again() -> None:
-        if pair.connected:
+        if pair.connected or pair.evidence.told(Signal.ANSWER):
             pair.tell(Signal.FIRE)
         else:
             pair.do(Resend, answer.segment)
