@@ -21,7 +21,7 @@ NEEDS: frozenset[str] = frozenset()
 
 def initiator(pair: Pair) -> Script:
     _open(pair)
-    yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE), UDP_HOLE_S)
+    yield from pair.opens(lambda ttl: pair.tell(Signal.PRIME, ttl=ttl), signal(Signal.FIRE, Signal.COMMIT), UDP_HOLE_S)
     pair.tell(Signal.ANSWER)
     pair.say_answered()
     yield from pair.repeat(signal(Signal.FIRE), again=lambda: pair.tell(Signal.ANSWER))
