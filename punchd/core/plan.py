@@ -219,7 +219,7 @@ def merged(main: Sequence[Row], further: Sequence[Sequence[Row]], *, within: Seq
     room = OFFERS_MAX - len(main) - len(within)
     places = range(max(map(len, further), default=0))
     extra = [rows[place] for place in places for rows in further if place < len(rows)][: max(0, room)]
-    planned = [_untimed(row) for row in (*within, *main[: OFFERS_MAX - len(within)], *extra)]
+    planned = [untimed(row) for row in (*within, *main[: OFFERS_MAX - len(within)], *extra)]
     if order:
         return sorted(planned, key=lambda row: order.index(row.technique))
     return sorted(planned, key=_harm) if extra else planned
@@ -335,7 +335,8 @@ def _timed(planned: list[Row], peer: NatClass, times: Times) -> list[Row]:
     ]
 
 
-def _untimed(row: Row) -> Row:
+def untimed(row: Row) -> Row:
+    """The same row, PRIMED and no more: in company, or when a class has turned out wrong."""
     return replace(row, timed=False, after_s=0.0, reason=OPENINGS[row.opening]) if row.timed else row
 
 
