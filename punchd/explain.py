@@ -118,6 +118,8 @@ def _spread(ports: Spread) -> str:
 def _when(row: Row) -> str:
     if row.opening.name == "CALLED":
         return "when called"
+    if row.timed:
+        return f"after {row.after_s:g} s, until heard"
     return "at once" if not row.after_s else f"when called, at last after {row.after_s:g} s"
 
 

@@ -25,6 +25,14 @@ A blind initiator can't know what its kernel answered, so for it the responder w
 a pair before it fires the next. That holds as far as primers die on their way, and as the responder has heard all
 that its kernel knew when it closed: drivers read what waits before they say that a deadline has passed.
 
+A timed offer (words/notification.py) is the only one of its notification, so there is nothing to choose, and COMMIT
+need not wait for the ANSWER: it says no more than that the initiator is heard. The initiator hands over on it, since it
+was heard, and hears; the responder on the ANSWER as ever, for the same reason. So both have the one pair, but now the
+initiator comes first, and may leave the other waiting if the ANSWER is lost. The end is mirrored, too: the responder
+repeats its FIRE, and the initiator, after its hand-over, lingers to repeat the ANSWER; or data comes, which only the
+initiator's application can have sent. A handed-over UDP socket can't be used to repeat, so there the ANSWER goes out
+thrice, as COMMIT does otherwise. What the loss of the last word can cost is what it could before, at the other side.
+
 States of the initiator (initiating.py): Priming -> Exchanging -> Lingering -> Done.
 States of the responder (responding.py): Firing -> Lingering -> Done.
 """
@@ -41,10 +49,13 @@ from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms, secret_tag
 from punchd.words.addresses import Endpoint, is_private
 from punchd.words.effects import Effect, Finish, OpenFan, OpenPair, Report
-from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, PairEvent, Settled
+from punchd.words.events import CallHeard, Cancelled, DeadlinePassed, Event, PairEvent, Settled, Signal
 from punchd.words.notification import SecondMessage
 from punchd.words.outcomes import Failed, Progress, Punched
 from punchd.words.plan import Candidate
+
+LINGER_S = 2.0  # how long whoever has handed over repeats the last word for a peer that still asks
+UDP_WORDS = 3  # a handed-over UDP socket can't be used to repeat, so the last word goes out thrice
 
 
 class State(Enum):
@@ -54,7 +65,8 @@ class State(Enum):
     EXCHANGING  the notification is out; any pair may be answered; leads to DONE
     FIRING      the responder's pairs start one after the other; leads to LINGERING or DONE
     LINGERING   the caller has its connection; the losers' mappings stay for what of the peer's is under way to them,
-                lest it be a stray that a NAT punishes; a responder listens to repeated ANSWERs; leads to DONE
+                lest it be a stray that a NAT punishes; a responder listens to repeated ANSWERs, a timed initiator to
+                repeated FIREs; leads to DONE
     DONE        nothing matters any more; all pairs are closed
     """
 
@@ -155,6 +167,11 @@ class Attempt:
         """Whether nothing matters any more."""
         return self.state is DONE
 
+    @property
+    def heeds_data(self) -> bool:
+        """Whether stream data is news, since only an application can have sent it: the peer has handed over."""
+        return self.terms.initiating or any(pair.offer.timed for pair in self.pairs)
+
     def _take(self) -> list[Effect]:
         effects = self._effects.copy()
         self._effects.clear()
@@ -236,6 +253,11 @@ class Attempt:
             self.told = True
             self._effects.append(Finish(failed))
         self.state = DONE
+
+    def _repeat(self, pair: Pair, word: Signal) -> None:
+        """The last word again, for a peer that has not heard it."""
+        self._linger_until = self.now + LINGER_S
+        pair.tell(word)
 
     def _own_deadline(self) -> float:
         return self._linger_until if self.state is LINGERING else self.expires

@@ -18,7 +18,7 @@ def draw(row: Row, ports: Ports) -> Candidate:
     if row.lanes is not None:
         return _draw_fan(row, row.lanes, own, peer, ports.seed(ROUNDS * row.lanes.own.count))
     own, peer = row.own_port or own, row.peer_port or peer
-    offer = Offer(row.technique, row.seen_port or own, peer, opening=row.opening)
+    offer = Offer(row.technique, row.seen_port or own, peer, opening=row.opening, timed=row.timed)
     return Candidate(offer, own, row.aim_port or peer, row.after_s, remote=row.remote)
 
 

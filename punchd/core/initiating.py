@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from punchd.core import verdict
-from punchd.core.attempt import DONE, EXCHANGING, LINGERING, PRIMING, Attempt
+from punchd.core.attempt import DONE, EXCHANGING, LINGER_S, LINGERING, PRIMING, UDP_WORDS, Attempt
 from punchd.core.draw import draw
-from punchd.core.pair import Pair, ScriptEvent
+from punchd.core.pair import Pair, ScriptEvent, signal
 from punchd.core.ports import Ports
 from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms
 from punchd.words.effects import Finish, HandOver, Notify
-from punchd.words.events import Called, EffectFailed
+from punchd.words.events import ANSWER, FIRE, Called, EffectFailed
 from punchd.words.notification import Notification, Offer, SecondMessage
 from punchd.words.plan import Candidate, Row
 
@@ -82,6 +82,8 @@ class Initiating(Attempt):
             self._redraws -= 1
             pair.close()
             self._start(draw(self.rows[pair.index], self._ports), index=pair.index)
+        if pair.given and not pair.closed and signal(FIRE)(event):
+            self._repeat(pair, ANSWER)
 
     def _consider(self) -> None:
         if self.state is LINGERING:
@@ -161,11 +163,17 @@ class Initiating(Attempt):
     def _take_over(self, pair: Pair) -> None:
         self._report_losers(pair)
         losers = self._silence_others(pair)
-        outcome = self._punched(pair)
+        outcome, repeats = self._punched(pair), pair.offer.timed and pair.stream
+        if pair.offer.timed and not pair.stream:
+            for _ in range(UDP_WORDS - 1):
+                pair.tell(ANSWER)
         self.told = True
         if self._early_given is pair:
             self._effects.append(Finish(outcome))
         else:
             self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=outcome))
-        pair.release()
-        self.state, self._linger_until = (LINGERING if losers else DONE), self.now + LOSERS_S
+        pair.given = True
+        if not repeats:
+            pair.close()
+        self.state = LINGERING if losers or repeats else DONE
+        self._linger_until = self.now + (LINGER_S if repeats else LOSERS_S)

@@ -17,6 +17,9 @@ While a script waits, `again` re-sends its last word at 150 ms, 390 ms, 774 ms, 
 technique waits for a kernel's retransmission. A re-fired segment is harmless: the peer's NAT was primed before we were
 told to fire.
 
+Where the offer is timed, PRIMEs go all the way as well, every few milliseconds from before the responder can be ready.
+The first that finds its hole open is answered by COMMIT, while FIRE is still under way (core/attempt.py).
+
 Where the plan says that the initiator must fire (words/notification.py, Opening), its PRIME goes all the way, every
 20 ms or once it is called; the responder's first FIRE opens its own NAT, and it fires again when it hears a PRIME. The
 other three segments, and with them the rule by which both sides choose, stay what they are.
@@ -73,6 +76,7 @@ FIRST_RESYN_S = 0.300
 connection at ours. So it waits longer than most round trips take. Of several techniques another connects meanwhile."""
 REFIRE_GROWTH = 1.6
 INSIST_S = 0.020  # how often an initiator fires at a peer that is not known to be ready ...
+TIMED_S = 0.003  # ... of one that is timed: what it comes too late by, at most ...
 INSIST_SHARE = 0.02  # ... and later, as a share of the time waited so far: what a miss may add to it
 REFIRE_CEILING_S = 2.0
 
@@ -234,9 +238,9 @@ class Pair:
 
     def insist(self, wanted: Wanted, again: Callable[[], None]) -> Waiting:
         """Fire at a peer that may not be ready, until it is heard."""
-        began = self.now
+        began, least_s = self.now, TIMED_S if self.offer.timed else INSIST_S
         while True:
-            pause_s = max(INSIST_S, (self.now - began) * INSIST_SHARE)
+            pause_s = max(least_s, (self.now - began) * INSIST_SHARE)
             event = yield from self.until(wanted, within_s=pause_s)
             if not isinstance(event, DeadlinePassed):
                 return event
@@ -248,6 +252,7 @@ class Pair:
         if opening is Opening.PRIMED:
             prime(self.hole)
             self.say_primed()
+        if opening is Opening.PRIMED and not self.offer.timed:
             return (yield from self.hold(wanted, lambda: prime(self.hole), every_s))
         event = yield from self.bides(wanted)
         if event is not None and wanted(event):
@@ -277,7 +282,19 @@ class Pair:
             self.calls = self.offer.opening is Opening.CALLED
             yield from self.hold(_heard, lambda: self.tell(FIRE, ttl=self.hole), every_s)
         fire()
-        yield from self.until(signal(ANSWER), again=fire)
+        if self.offer.timed:
+            yield from self.until(_heard, again=fire)
+            if self.stream:
+                yield from self.heard_by_kernel()
+            if not self.has_answer:
+                self.tell(COMMIT)
+        if not self.has_answer:
+            yield from self.until(lambda _: self.has_answer, again=fire)
+
+    @property
+    def has_answer(self) -> bool:
+        """ANSWER came, or data, which only an application can have sent: a timed initiator had handed over."""
+        return self.evidence.told(ANSWER) or (self.offer.timed and self.committed)
 
     @property
     def waits(self) -> bool:
@@ -361,14 +378,10 @@ class Pair:
             self.outbox.append(Clear(self.index, self.terms.hole_ttl, self.snd_nxt))
         self.outbox.append(ClosePair(self.index))
 
-    def release(self) -> None:
-        """The socket is the application's: end the script, clear nothing, stop watching."""
-        self.given = True
-        self.close()
-
     def rtt_ms(self) -> float | None:
         """Path round trip, from our FIRE or ANSWER to the peer's reaction."""
-        if self.fired_at is None or self.reach_at is None:
+        blurred = self.offer.timed and self.terms.initiating  # which of its packets was heard?
+        if self.fired_at is None or self.reach_at is None or blurred:
             return None
         return round((self.reach_at - self.fired_at) * 1000, 2)
 
@@ -446,7 +459,7 @@ class Pair:
         self.evidence.signals |= 1 << signal
         if signal is COMMIT:
             self.committed = True
-        if signal is not FIRE and self.reach_at is None:
+        if (signal is ANSWER or signal is COMMIT) and self.reach_at is None:
             self.reach_at = self.now
 
 
@@ -465,9 +478,9 @@ def peers(flags: int) -> Wanted:
     )
 
 
-def signal(which: Signal) -> Wanted:
+def signal(*which: Signal) -> Wanted:
     """The peer's punchd signalled."""
-    return lambda event: isinstance(event, SignalSeen) and event.signal is which
+    return lambda event: isinstance(event, SignalSeen) and event.signal in which
 
 
 def _heard(event: ScriptEvent) -> bool:

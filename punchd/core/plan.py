@@ -10,6 +10,7 @@ notification, and what they send must not spoil each other's chances:
      NAT and waits, then CROSSED, where it fires as well. The initiator bides its time until the responder calls it
      (the second message), and fires unasked only when half of its patience is over: a stray at a NAT that blocks its
      sender would end what the PRIMED rows might still have won.
+     Where a PRIMED row is the only one, there is nothing to spoil: it is timed if the peer's NAT takes no harm.
   3. A NAT that keeps ports needs no more than drawn ports. One that has made an endpoint-independent mapping is
      aimed at there. One that counts is predicted (core/predict.py), one that draws is met by chance, with a fan.
 
@@ -49,8 +50,11 @@ FIRES_UNASKED = 0.5
 LATE_AFTER_S = 1.5
 """How long after the notification's arrival the responder has begun the last row; core/responding.py."""
 
-EARLY_S = 0.1
+EARLY_S = 0.2
 """How long before the notification's arrival a packet leaves that is to come just after it: half a long round trip."""
+
+_TIMELY = {"tcp-midstream", "udp"}
+"""What signals on the path; a SYN that is timed would meet the peer's, and leave it open who answered whom."""
 
 LATE_FAN_MS = 500.0
 """How long after the notification's arrival the responder begins a fan that waits; core/responding.py."""
@@ -198,7 +202,7 @@ def _rows(
             plain = [row for row in plain if _holes(row)]  # the others fire all the way from a port that is guessed
         holes, sources = mappings(met)
         own, peer = replace(own, taken=own.taken + holes), replace(peer, taken=peer.taken + sources * len(met))
-    return (met + _aimed(plain, own, peer))[:OFFERS_MAX]
+    return _timed((met + _aimed(plain, own, peer))[:OFFERS_MAX], peer.nat, times)
 
 
 def merged(main: Sequence[Row], further: Sequence[Sequence[Row]], *, within: Sequence[Row] = (),
@@ -215,7 +219,7 @@ def merged(main: Sequence[Row], further: Sequence[Sequence[Row]], *, within: Seq
     room = OFFERS_MAX - len(main) - len(within)
     places = range(max(map(len, further), default=0))
     extra = [rows[place] for place in places for rows in further if place < len(rows)][: max(0, room)]
-    planned = [*within, *main[: OFFERS_MAX - len(within)], *extra]
+    planned = [untimed(row) for row in (*within, *main[: OFFERS_MAX - len(within)], *extra)]
     if order:
         return sorted(planned, key=lambda row: order.index(row.technique))
     return sorted(planned, key=_harm) if extra else planned
@@ -313,6 +317,27 @@ def _patience(row: Row, told: Prospect, own: NatClass, peer: NatClass, times: Ti
     """A full-range packet that is known to do no harm, and to be needed, waits for nobody."""
     harmless = row.after_s and peer.drops_strays and peer.forgives
     return times.timed_s if told is Prospect.PASSES and harmless and own.outlives_icmp is False else row.after_s
+
+
+def _timed(planned: list[Row], peer: NatClass, times: Times) -> list[Row]:
+    """A row that is the only one, so as to come just after the notification; where what comes before harms nobody.
+
+    A host that is open to strays answers them by a reset.
+    """
+    harmless = peer.drops_strays and peer.forgives and peer.filtering is not Dependence.INDEPENDENT
+    if times.side_s is None or not harmless or len(planned) > 1:
+        return planned
+    return [
+        replace(row, timed=True, after_s=times.timed_s, reason="both fire: ours comes just after the notification")
+        if row.technique in _TIMELY and row.opening is Opening.PRIMED
+        else row
+        for row in planned
+    ]
+
+
+def untimed(row: Row) -> Row:
+    """The same row, PRIMED and no more: in company, or when a class has turned out wrong."""
+    return replace(row, timed=False, after_s=0.0, reason=OPENINGS[row.opening]) if row.timed else row
 
 
 def _aimed(planned: Sequence[Row], own: View, peer: View) -> list[Row]:

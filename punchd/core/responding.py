@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from punchd.core.attempt import FIRING, LINGERING, Attempt
+from punchd.core.attempt import FIRING, LINGER_S, LINGERING, UDP_WORDS, Attempt
 from punchd.core.draw import meet
 from punchd.core.pair import Pair, ScriptEvent
 from punchd.core.ports import Ports
@@ -23,8 +23,6 @@ MEET_AGAIN_S = 1.5  # what fans that meet get before another brings our NAT else
 NAMES_S = 0.001  # what one gets to name a port and open as many: the next one's is to lie beyond
 CROSS_S = 0.7  # ... and these, before we fire where the initiator may have no hole: a NAT of its may punish that
 TURN_S = 1.0  # what each technique of an explicit list gets before the next starts
-LINGER_S = 2.0  # how long a responder repeats COMMIT for an initiator that still asks
-UDP_COMMITS = 3  # a handed-over UDP socket can't be used to repeat, so COMMIT goes out thrice
 
 
 class Responding(Attempt):
@@ -171,8 +169,7 @@ class Responding(Attempt):
         if self.state is LINGERING and pair.committed:
             asks_again = isinstance(event, SignalSeen | SegmentSeen) and _is_answer(event)
             if asks_again:
-                self._linger_until = self.now + LINGER_S
-                pair.tell(COMMIT)
+                self._repeat(pair, COMMIT)
 
     def _consider(self) -> None:
         if self.state is LINGERING:
@@ -194,7 +191,7 @@ class Responding(Attempt):
         self._silence_others(pair)
         self._offers.clear()
         pair.committed = True
-        for _ in range(1 if pair.stream else UDP_COMMITS):
+        for _ in range(1 if pair.stream else UDP_WORDS):
             pair.tell(COMMIT)
         self._effects.append(HandOver(pair.index, pair.offer.technique, outcome=self._punched(pair)))
         self.told = True

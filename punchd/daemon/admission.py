@@ -23,7 +23,7 @@ from punchd.core.terms import Terms
 from punchd.daemon.config import HOLE_TTL, Config
 from punchd.daemon.host import Host
 from punchd.daemon.networks import Networks
-from punchd.daemon.recent import HOPS, Recent
+from punchd.daemon.recent import HOPS, TIMED, Recent
 from punchd.edge import gateway, sockets
 from punchd.wire.descriptor import decode_descriptor
 from punchd.wire.peer import decode_notification
@@ -85,6 +85,8 @@ class Admission:
         if isinstance(attempt, Initiating) and not attempt.in_turn:
             transport = TECHNIQUES[attempt.rows[0].technique].transport
             self.recent.ended((uid, attempt.remote, transport), ok=ok, now=now)
+        if isinstance(attempt, Initiating) and any(row.timed for row in attempt.rows):
+            self.recent.ended((uid, attempt.remote, TIMED), ok=ok, now=now)
         if ok:
             self.recent.stays((uid, attempt.remote, HOPS), now)
         elif attempt.terms.hole_ttl == self._hole_ttl(uid, attempt.local, attempt.remote, now):
@@ -118,6 +120,8 @@ class Admission:
         )
         within, further = self._elsewhere(request, owns, peers, techniques, local=local, times=times)
         planned = plan.merged(main, further, within=within, order=request.techniques)
+        if self.recent.tried((uid, remote, TIMED), now):  # its NAT is perhaps not what its class says
+            planned = [plan.untimed(row) for row in planned]
         if peer.descriptor is not None:
             self._foresee(main, remote, transport, now, request.side_delay_ms)
         return Initiating(

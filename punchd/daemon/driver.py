@@ -430,8 +430,8 @@ class Driver:
         self.feed(run, seen.Connected(held.pair))
 
     def _watch_stream(self, run: Run, held: Held) -> None:
-        """The initiator takes stream data as the responder's choice; the responder needs no such hint."""
-        if run.attempt.terms.initiating:
+        """The initiator takes stream data as the responder's choice; the responder needs no such hint, unless timed."""
+        if run.attempt.heeds_data:
             assert held.sock is not None
             self._loop.add_reader(held.sock, self._on_stream_readable, run, held)
             held.watched = True

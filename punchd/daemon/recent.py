@@ -17,8 +17,8 @@ SAMPLES_KEPT = 256
 AIMS_LAST_S = 10.0
 ASKED_MAX = 1024
 
-Peer = tuple[int, str, str]  # user, address, and what was tried there: a transport, or HOPS
-HOPS = "hops"
+Peer = tuple[int, str, str]  # user, address, and what was tried there: a transport, HOPS or TIMED
+HOPS, TIMED = "hops", "timed"
 
 
 class Recent:

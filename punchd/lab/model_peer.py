@@ -456,7 +456,7 @@ class Daemon:
             if holding.connected and self.attempt is not None and not self.attempt.terms.initiating:
                 return  # the driver watches a responder's connection no more; the ring tells of its RST
             self._inbox.append(seen.SocketFailed(holding.pair, sock.errno))
-        elif self.attempt is not None and self.attempt.terms.initiating:
+        elif self.attempt is not None and self.attempt.heeds_data:
             self._inbox.append(seen.Readable(holding.pair))
 
     def _accept(self, holding: Holding) -> None:

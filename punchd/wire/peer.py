@@ -8,6 +8,7 @@ Hostile input: it is parsed strictly, whole or not at all, and trusted only as f
         seal: keyed 16 bytes BLAKE2s (RFC 7693) with the applications' secret, or unkeyed, against accident only
     how = opening in bits 0 and 1 | fan follows, bit 2 | its first packets are SYNs, bit 3
         | which of the initiator's addresses, bits 4 and 5 | a port follows the fan, bit 6
+        | timed, bit 7: primed, no fan, and the only offer
     SYN (tcp-syni only) = seq u32 | window u16 | mss u16 | window scale u8 | options u8 | timestamp u32
     fan = twice, for targets (up to 1024) and sources (up to 256): first port u16 | count u16 | step i16
           [the responder's public port, where all of the initiator's aim, u16]
@@ -57,7 +58,7 @@ _READY = struct.Struct("!BH")
 _SYN = struct.Struct("!IHHBBI")
 _SEAL_LEN = 16
 _IN_TURN, _BLIND, _KEYED, _UDP, _OTHERS = 1, 2, 4, 8, 16
-_OPENING, _FAN, _HANDSHAKE, _AT_BITS, _AT_SHIFT, _MEETS = 3, 4, 8, 48, 4, 64
+_OPENING, _FAN, _HANDSHAKE, _AT_BITS, _AT_SHIFT, _MEETS, _TIMED = 3, 4, 8, 48, 4, 64, 128
 _NO_SCALE = 255
 _SACK, _TIMESTAMP, _MSS = 1, 2, 4
 _SYN_OPTIONS = _SACK | _TIMESTAMP | _MSS
@@ -190,6 +191,8 @@ def _decode_body(body: bytes) -> Notification:
         if not offer.technique.startswith(transport):
             raise _broken(f"{offer.technique} is offered for {transport}")
         offers.append(offer)
+    if count > 1 and any(offer.timed for offer in offers):
+        raise _broken("a timed offer is not the only one")
     others: tuple[str, ...] = ()
     if flags & _OTHERS:
         others, offset = _decode_others(body, offset)
@@ -211,9 +214,9 @@ def _decode_body(body: bytes) -> Notification:
 
 
 def _encode_offer(offer: Offer) -> bytes:
-    how = offer.opening | (_FAN if offer.fan is not None else 0) | offer.at << _AT_SHIFT
+    how = offer.opening | offer.at << _AT_SHIFT | (_TIMED if offer.timed else 0)
     if offer.fan is not None:
-        how |= (_HANDSHAKE if offer.fan.handshake else 0) | (_MEETS if offer.fan.meets else 0)
+        how |= _FAN | (_HANDSHAKE if offer.fan.handshake else 0) | (_MEETS if offer.fan.meets else 0)
     data = _OFFER.pack(_NUMBERS[offer.technique], how, offer.initiator_port, offer.responder_port)
     if offer.syn is not None:
         data += _encode_syn(offer.syn)
@@ -243,8 +246,8 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
     name = _NAMES.get(number)
     if name is None:
         raise _broken(f"it offers technique number {number}, which does not exist")
-    known = _OPENING | _FAN | _HANDSHAKE | _AT_BITS | _MEETS
-    if how & ~known or (how & _MEETS and not how & _FAN):
+    primed = how & _OPENING == Opening.PRIMED and not how & _FAN
+    if (how & _MEETS and not how & _FAN) or (how & _TIMED and not primed):
         raise _broken(f"its offer of {name} opens in a way that does not exist")
     syn, fan = None, None
     if name == "tcp-syni":
@@ -262,7 +265,8 @@ def _decode_offer(body: bytes, offset: int) -> tuple[Offer, int]:
         fan = Fan(targets, sources, bool(how & _HANDSHAKE), meets)
     elif own < _LOWEST_PORT or peer < _LOWEST_PORT:
         raise PeerError(Code.PORT_REFUSED, f"the notification names a port below {_LOWEST_PORT}")
-    return Offer(name, own, peer, syn, Opening(how & _OPENING), fan, (how & _AT_BITS) >> _AT_SHIFT), offset
+    at, timed = (how & _AT_BITS) >> _AT_SHIFT, bool(how & _TIMED)
+    return Offer(name, own, peer, syn, Opening(how & _OPENING), fan, at, timed), offset
 
 
 def _decode_others(body: bytes, offset: int) -> tuple[tuple[str, ...], int]:

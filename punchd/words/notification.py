@@ -73,6 +73,8 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     initiator_port  the initiator's public port, where the responder aims
     responder_port  the responder's own port, from which it aims
     at              which of the initiator's addresses that is: 0 the first, n the n-th of the notification's `others`
+    timed           PRIMED, and the only offer: the initiator's packets go all the way, too, from before the responder
+                    must be ready, which says COMMIT to the first that it hears (core/attempt.py)
     """
 
     technique: str
@@ -82,6 +84,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     opening: Opening = Opening.PRIMED
     fan: Fan | None = None
     at: int = 0
+    timed: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):

@@ -57,6 +57,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     peer_port  the peer's, where only that one's mapping is known  aim_port  what its NAT makes of it
     after_s    the initiator fires unasked only so long after its start, or once it is called; 0: at once
     remote, public  the peer's address and ours, as each sees the other, where they are not the attempt's
+    timed      the initiator fires besides, from `after_s` on, so as to come just after the notification
     reason     why it is in the plan, for people
     """
 
@@ -71,6 +72,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     remote: str = ""
     public: str = ""
+    timed: bool = False
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):

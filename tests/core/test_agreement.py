@@ -31,6 +31,7 @@ KIND_NAMES = sorted(KINDS)
 EITHER_WAY = {"tcp-direct", "tcp-simopen", "tcp-midstream", "udp"}
 PROBES_PER_PAIR_AND_SECOND = 12  # three words at first, then pauses of 150 ms and more
 INSISTENT_PROBES = 55  # and per second: every 20 ms, and the signals
+TIMED_PROBES = 150  # of a timed one, until it is no more frequent than that: every 3 ms, then 2 % of the time waited
 DYING_TTLS = (2, 3, 4, 5)  # a primer that reaches the peer is no primer
 
 
@@ -64,7 +65,8 @@ class Judge:
             if daemon.attempt is not None:
                 lasted_s = daemon.ended_at - daemon.attempt.started
                 for pair in daemon.attempt.pairs:
-                    primed = pair.offer.opening is Opening.PRIMED
+                    primed = pair.offer.opening is Opening.PRIMED and not pair.offer.timed
+                    allowed += TIMED_PROBES if pair.offer.timed else 0
                     allowed += (PROBES_PER_PAIR_AND_SECOND if primed else INSISTENT_PROBES) * (lasted_s + 2)
         if self.probes > allowed:
             self.complaints.append(f"{self.probes} probes where {allowed:.0f} are allowed")
@@ -197,6 +199,21 @@ def test_datagrams_agree_whoever_fires_first(setting: dict[str, Any]) -> None:
     assert [] == Judge(setting).run().complaints
 
 
+def timed(technique: str) -> st.SearchStrategy[list[Row]]:
+    """The only row, fired at any time: long before the responder is ready, just in time, long after."""
+    return st.builds(lambda after_s: [Row(technique, timed=True, after_s=after_s)], st.just(0.0) | st.floats(0.0, 6.0))
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@given(data=st.data())
+def test_a_timed_initiator_comes_first_and_both_sides_agree(transport: str, data: st.DataObject) -> None:
+    """It hands over on a COMMIT that no ANSWER has fetched; whatever is lost then, nobody has another connection."""
+    rows = timed("udp" if transport == "udp" else "tcp-midstream")
+    extra = {"rows": rows, "calls_back": st.booleans(), "faults_b": st.just({}) | faults()}
+    setting = data.draw(schedules(transport=st.just(transport), techniques=st.none(), **extra))
+    assert [] == Judge(setting).run().complaints
+
+
 @given(
     schedules(
         techniques=st.none() | st.lists(st.sampled_from(["tcp-simopen", "tcp-direct"]), min_size=1, max_size=5),
@@ -278,6 +295,18 @@ def test_loss_costs_time_but_no_connection(technique: str | None, loss: float) -
         ).run()  # fmt: skip
         assert (technique or result.a.code, technique or result.b.code) == (result.a.code, result.b.code)
         assert result.a.ok
+
+
+@pytest.mark.parametrize("technique", ["tcp-midstream", "udp"])
+@pytest.mark.parametrize("loss", [0.02, 0.1, 0.4])
+def test_a_lost_answer_costs_time_but_no_connection(technique: str, loss: float) -> None:
+    """A timed initiator has handed over when it is lost: it repeats it, or its application's data tells."""
+    for seed in range(12):
+        result = World(
+            "untracked", "untracked", seed=seed, delay_ms=100.0, loss=loss, rows=[Row(technique, timed=True)],
+            transport="udp" if technique == "udp" else "tcp", speaks="" if technique != "udp" else "a",
+        ).run()  # fmt: skip
+        assert (technique, technique) == (result.a.code, result.b.code)
 
 
 def _diary(setting: dict[str, Any]) -> list[tuple[str, float, Event | None, list[Effect]]]:

@@ -27,10 +27,10 @@ from acts import (
     those,
 )
 
-from punchd.core.attempt import Attempt, State
+from punchd.core.attempt import LINGER_S, Attempt, State
 from punchd.core.initiating import LOSERS_S, REDRAWS, Initiating
 from punchd.core.ports import Ports
-from punchd.core.responding import LINGER_S, STAGGER_S, TURN_S, Responding
+from punchd.core.responding import STAGGER_S, TURN_S, Responding
 from punchd.core.terms import Terms
 from punchd.words.addresses import Endpoint
 from punchd.words.effects import Clear, ClosePair, Connect, Finish, HandOver, Notify, OpenPair, Report, SetTtl, Tell

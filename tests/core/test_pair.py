@@ -376,9 +376,9 @@ def test_what_the_application_has_is_not_cleared() -> None:
     """The RST would end its connection."""
     pair, outbox = a_pair()
     pair.feed(own_syn(), 0.0)
-    pair.release()
+    pair.given = True
+    pair.close()
     assert [ClosePair(0)] == outbox
-    assert pair.given
 
 
 def test_a_script_that_ends_is_let_go() -> None:

@@ -143,6 +143,47 @@ def test_a_known_side_delay_says_when_the_peer_is_ready() -> None:
     assert 5.0 == Times(side_s=50.0).late_s
 
 
+@pytest.mark.parametrize("name", ["tcp-midstream", "udp"])
+def test_the_only_row_is_timed_where_the_delay_is_told_and_strays_harm_nobody(name: str) -> None:
+    """What comes before the peer's hole is a stray; what comes just after it is A's proof half a round trip later."""
+
+    def planned(peer: str, *names: str, side_s: float | None = 0.5) -> list[Row]:
+        times = Times(side_s=side_s)
+        return plan.rows([name, *names], listed=True, own=known("linux"), peer=known(peer), times=times)
+
+    (row,) = planned("linux")
+    assert (row.timed, row.opening, 0.5 - plan.EARLY_S) == (True, PRIMED, pytest.approx(row.after_s))
+    assert 0.0 == planned("linux", side_s=0.05)[0].after_s
+    others = [planned("linux", side_s=None), planned("linux", name), planned("unknown")]
+    others += [planned(peer) for peer in ("blacklist", "linux-reject", "open")]
+    assert not any(row.timed or row.after_s for rows in others for row in rows)
+
+
+def test_what_signals_with_a_syn_is_not_timed() -> None:
+    """Two SYNs that meet leave it open who answered whom."""
+    for name in set(TECHNIQUES) - {"tcp-midstream", "udp"}:
+        rows = plan.rows([name], listed=True, own=known("linux"), peer=known("linux"), times=Times(side_s=0.5))
+        assert not any(row.timed for row in rows)
+
+
+def test_auto_is_timed_where_one_row_is_all_there_is() -> None:
+    """Mapped on both sides there is but one 4-tuple; with others to choose from, the responder must hear an answer."""
+    mapped = View(nicknames.parse("linux"), own_port=22000, public_port=22000)
+    times = Times(side_s=0.5)
+    assert [True] == [row.timed for row in auto(mapped, mapped, "udp", times=times)]
+    assert not any(row.timed for row in auto(known("linux"), known("linux"), "udp", times=times))
+
+
+def test_a_timed_row_that_gets_company_is_timed_no_more() -> None:
+    """Of several pairs the responder chooses, upon an answer."""
+    times = Times(side_s=0.5)
+    (row,) = alone = plan.rows(["udp"], listed=True, own=known("linux"), peer=known("linux"), times=times)
+    assert row.timed
+    assert alone == plan.merged(alone, [])
+    together = plan.merged(alone, [[replace(row, remote="198.51.100.9")]])
+    assert [(False, 0.0)] * 2 == [(row.timed, row.after_s) for row in together]
+
+
 def test_a_mapping_that_dies_of_icmp_is_never_primed() -> None:
     """The primer's time exceeded would end it, in the middle of a handshake at worst."""
     for transport in ("tcp", "udp"):

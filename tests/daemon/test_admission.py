@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from punchd.core import plan
+from punchd.core import places, plan
 from punchd.core.initiating import Initiating
 from punchd.core.responding import Responding
 from punchd.daemon.admission import Admission
@@ -27,6 +27,7 @@ from punchd.words.addresses import Endpoint, is_private
 from punchd.words.errors import Code, PeerError, RequestError
 from punchd.words.nat import Allocation, Dependence, Descriptor, Face, NatClass, Sample
 from punchd.words.notification import NONCE_LEN, Notification, Offer, Opening
+from punchd.words.plan import View
 from punchd.words.requests import Initiate, Place, Respond, Transport
 
 A, B = "203.0.113.2", "198.51.100.2"
@@ -88,6 +89,21 @@ def test_a_descriptor_is_predicted_from() -> None:
     fan, _, plain, *_ = attempt.rows
     assert fan.lanes is not None
     assert (A, 50002, 50003, 0) == (attempt.public, fan.lanes.seen.first, plain.seen_port, plain.aim_port)
+
+
+def test_a_timed_attempt_that_fails_is_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its strays may be what the peer's NAT has refused or punished, whatever the descriptor says."""
+    known = View(NatClass(drops_strays=True, forgives=True))
+    monkeypatch.setattr(places, "view", lambda place, transport: known)
+    gate, asked = admission(), request(techniques=("udp",), side_delay_ms=500.0)
+    first = gate.initiating(asked, UID)
+    assert [True] == [row.timed for row in first.rows]
+    gate.ended(UID, first, ok=False)
+    second = gate.initiating(asked, UID)
+    assert [(False, 0.0)] == [(row.timed, row.after_s) for row in second.rows]
+    assert [True] == [row.timed for row in gate.initiating(asked, UID + 1).rows]
+    gate.ended(UID, first, ok=True)
+    assert [True] == [row.timed for row in gate.initiating(asked, UID).rows]
 
 
 def at_home(public: str, host: str, *, tcp: bool = False) -> Place:

@@ -44,12 +44,14 @@ class Duo:
         timeout_ms: int = 10000,
         early: bool = False,
         side_delay_s: float = 0.0,
+        told: bool = False,
         back: bool = False,
         daemons: tuple[client.Daemon, client.Daemon] | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """One attempt from initiate to 64 KiB each way; what each side has to say, as lab/app.py says it.
 
-        `back`: B initiates and A responds. `daemons`: connections that are shared with other attempts.
+        `told`: the initiator's request says what the side channel takes. `back`: B initiates and A responds.
+        `daemons`: connections that are shared with other attempts.
         """
         async with contextlib.AsyncExitStack() as stack:
             if daemons is None:
@@ -62,8 +64,9 @@ class Duo:
             if back:
                 own, peer = peer, own
             asking = await near.initiate(
-                peer=peer, self_=own, techniques=techniques, transport=transport, timeout_ms=timeout_ms, early=early
-            )
+                peer=peer, self_=own, techniques=techniques, transport=transport, timeout_ms=timeout_ms, early=early,
+                side_delay_ms=side_delay_s * 1000 if told else None,
+            )  # fmt: skip
             t0_ns = time.monotonic_ns()
             first = asyncio.create_task(_side(asking, t0_ns, early=early))
             try:

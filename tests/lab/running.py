@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from punchd.core.responding import LINGER_S
+from punchd.core.attempt import LINGER_S
 from punchd.daemon.tuples import GUARD_S
 from punchd.lab.namespace import Namespace
 from punchd.lab.pair import DAEMON

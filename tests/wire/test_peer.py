@@ -164,6 +164,26 @@ def test_further_addresses_are_whole_or_refused(flags: int, how: int, rest: byte
     assert Code.NOTIFICATION_BROKEN is code_of(sealed(body(flags=flags, rest=offer(16, how=how) + rest)))
 
 
+@pytest.mark.parametrize(("number", "name"), [(16, "udp"), (5, "tcp-midstream")])
+def test_a_timed_offer_says_so_in_its_last_bit(number: int, name: str) -> None:
+    """Vector; and it comes back as it went."""
+    flags = 8 if name == "udp" else 0
+    word = Notification(bytes(16), "1.2.3.4", "5.6.7.8", name.partition("-")[0],
+                        (Offer(name, 22001, 23001, timed=True),), patience_ms=1000)  # fmt: skip
+    text = sealed(body(flags=flags, rest=offer(number, how=0x80)))
+    assert (text, word) == (encode_notification(word), decode_notification(text))
+
+
+def test_a_timed_offer_is_primed_and_the_only_one_or_refused() -> None:
+    """Else the responder, who says COMMIT on it unanswered, would have chosen where the initiator may have another."""
+    for how in (0x81, 0x82, 0x83):
+        assert Code.NOTIFICATION_BROKEN is code_of(sealed(body(flags=8, rest=offer(16, how=how))))
+    assert Code.NOTIFICATION_BROKEN is code_of(sealed(body(rest=offer(6, how=0x84) + fan() + fan())))
+    for first, second in ((0x80, 0), (0, 0x80), (0x80, 0x80)):
+        rest = offer(16, how=first) + offer(16, 22002, 23002, how=second)
+        assert Code.NOTIFICATION_BROKEN is code_of(sealed(body(flags=8, count=2, rest=rest)))
+
+
 def test_the_text_is_short() -> None:
     """It travels in QR codes, chat lines and whatever applications have."""
     assert len(encode_notification(ONE)) <= 100

@@ -10,6 +10,14 @@ inbound SYN is dropped; not NATs that demand a SYN first.
       |---ANSWER----|--------------->|------------->|
       |<------------|----------------|<---COMMIT----|
 
+Timed (words/notification.py), A has its socket at once, too, and COMMIT does not wait for the ANSWER:
+
+      |---PRIME-----|----------------|--x           |   every few milliseconds, from before B can be ready
+      |   <---------|----------------|<----FIRE-----|   opens it, and is still under way when ...
+      |---PRIME-----|----------------|------------->|   ... one comes through
+      |<------------|----------------|<---COMMIT----|   A is heard, and hears: its proof, half a round trip after FIRE
+      |---ANSWER----|--------------->|------------->|   B's, as ever
+
 Both sequence numbers come from the notification's nonce, so nobody else can guess them. The ring hears the peer before
 any rule of this host does: a side is satisfied only when its socket has heard, too.
 """
@@ -18,7 +26,7 @@ from __future__ import annotations
 
 from punchd.core.pair import ACK_HOLE_S, Pair, Script, never, signal
 from punchd.words.effects import Materialise
-from punchd.words.events import ANSWER, FIRE, PRIME
+from punchd.words.events import ANSWER, COMMIT, FIRE, PRIME
 
 NAME = "tcp-midstream"
 NEEDS = frozenset({"ring", "raw", "repair"})
@@ -26,9 +34,11 @@ NEEDS = frozenset({"ring", "raw", "repair"})
 
 def initiator(pair: Pair) -> Script:
     pair.number(f"{pair.offer.initiator_port}-{pair.offer.responder_port}")
-    yield from pair.opens(lambda ttl: pair.tell(PRIME, ttl=ttl), signal(FIRE), ACK_HOLE_S)
-    _materialise(pair)
-
+    if pair.offer.timed:
+        _materialise(pair)  # FIRE and COMMIT come together: a socket made on the first would miss the second
+    yield from pair.opens(lambda ttl: pair.tell(PRIME, ttl=ttl), signal(FIRE, COMMIT), ACK_HOLE_S)
+    if not pair.offer.timed:
+        _materialise(pair)
     pair.tell(ANSWER)
     pair.say_answered(early=True)
     yield from pair.answers()

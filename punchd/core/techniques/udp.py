@@ -13,7 +13,7 @@ from __future__ import annotations
 from punchd.core.pair import UDP_HOLE_S, Pair, Script, never, signal
 from punchd.core.terms import secret_tag
 from punchd.words.effects import OpenDatagram
-from punchd.words.events import ANSWER, FIRE, PRIME
+from punchd.words.events import ANSWER, COMMIT, FIRE, PRIME
 
 NAME = "udp"
 NEEDS: frozenset[str] = frozenset()
@@ -21,7 +21,7 @@ NEEDS: frozenset[str] = frozenset()
 
 def initiator(pair: Pair) -> Script:
     _open(pair)
-    yield from pair.opens(lambda ttl: pair.tell(PRIME, ttl=ttl), signal(FIRE), UDP_HOLE_S)
+    yield from pair.opens(lambda ttl: pair.tell(PRIME, ttl=ttl), signal(FIRE, COMMIT), UDP_HOLE_S)
     pair.tell(ANSWER)
     pair.say_answered()
     yield from pair.repeat(signal(FIRE), again=lambda: pair.tell(ANSWER))
