@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from punchd.core.ttl import Sounding
+from punchd.core.ttl import LEAST, Sounding
 from punchd.edge.hops import Hops
 from punchd.wire.stun import encode_request
 from punchd.words.addresses import Endpoint
@@ -44,6 +44,7 @@ class Sounder:
         self._sounding = Sounding(now=clock(), timeout_s=max(0.0, expires - clock()), through=through)
         self._edge: Hops | None = None
         self._told = False
+        self._mapped: set[int] = set()
         self._request = encode_request(os.urandom(TRANSACTION_LEN))
         self._timer: asyncio.TimerHandle | None = None
 
@@ -106,4 +107,6 @@ class Sounder:
             self._edge.send(self._request, launch.ttl)
         except OSError:
             return  # no route, no descriptor, a firewall: a hop that is silent
-        self._owner.sounds()
+        if launch.ttl >= LEAST and launch.ttl not in self._mapped:
+            self._mapped.add(launch.ttl)
+            self._owner.sounds()
