@@ -354,7 +354,8 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     Where both count, ours aim at one port that is surely ahead of the peer's counter, and the peer, who knows better
     where that is, brings its NAT there (core/tally.py). A second fan aims behind the first one's port. Others wait
     until the peer has opened its own holes, and has told at which port of its own; then it is we who bring our NAT to
-    the port where these aim. Where but one side counts, they are there unless our mappings outlive a time exceeded.
+    the port where these aim. Where but one side counts, they are there unless our mappings outlive a time exceeded, or
+    there is but one sort of first packet: no fan is the only one, for a neighbour may take the very port that counts.
 
     What the peer fires from elsewhere than where we aim is a stray to our NAT. Unless that is known to forgive them,
     or counts, too, it is we who fire: the peer brings its NAT to a port, at hole range, and says so. It opens holes for
@@ -364,10 +365,13 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     both = mine is not None and theirs is not None
     strict = mine is None and not own.nat.forgives
     shakes = _shakes(transport, own.nat, peer.nat)
-    twice = shakes * 2 if both and len(shakes) == 1 else shakes
+    once = len(shakes) == 1
+    twice = shakes * 2 if both and once else shakes
     primed = [] if strict or own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
     waiting = Opening.REFIRED if strict and peer.nat.forgives is not False else Opening.CALLED
-    called = [(waiting, shake) for shake in shakes if strict or both or not own.nat.outlives_icmp]
+    called = [(waiting, shake) for shake in shakes if strict or both or once or not own.nat.outlives_icmp]
+    if once and len(primed + called) == 1:
+        called.append((Opening.CALLED, shakes[0]))
     found = []
     taken = [own.taken, peer.taken]
     beyond = 0

@@ -92,6 +92,7 @@ class World:
     calls_back     whether the applications carry a second message
     wake_ms        how long a daemon may sleep before it reads what its kernel holds
     classes        what A's plan knows: nothing, what both probes "measured", or all that the kinds' "nicknames" say
+    fans           whether A's host can send many packets of one technique at once
     timed          whether A's caller tells what the side channel takes
     tried          attempts that failed a short time ago
     speaks         whose applications write at hand-over: "ab", "a", "b" or ""
@@ -104,7 +105,7 @@ class World:
         rows: Sequence[Row] | None = None, transport: str = "tcp",
         seed: int = 1, delay_ms: float = 50.0, jitter_ms: float = 0.0, loss: float = 0.0, reorder: float = 0.0,
         duplicate: float = 0.0, side_delay_ms: float | None = 50.0, side_repeat: int = 1, calls_back: bool = True,
-        wake_ms: float = 0.0, classes: str = "", tried: int = 0, timed: bool = False,
+        wake_ms: float = 0.0, classes: str = "", tried: int = 0, timed: bool = False, fans: bool = False,
         early: bool = False, blind_a: bool = False, blind_b: bool = False, hole_ttl: int = 2,
         hosts_conntrack: bool = False, timeout_s: float = 10.0, speaks: str = "ab", shared: bool = False,
         faults_a: Mapping[int, str] | None = None, faults_b: Mapping[int, str] | None = None,
@@ -141,7 +142,9 @@ class World:
         self._in_turn, self._early = techniques is not None, early
         self._hole_ttl, self._timeout_s = hole_ttl, timeout_s
         self._side_s = None if side_delay_ms is None else side_delay_ms / 1000
-        self._rows = self._plan(kinds, classes, transport, timed=timed, tried=tried) if rows is None else rows
+        self._rows = (
+            self._plan(kinds, classes, transport, timed=timed, tried=tried, fans=fans) if rows is None else rows
+        )
         self._side_repeat, self._speaks, self._calls_back = side_repeat, speaks, calls_back
         self._cancels = ((self.a, cancel_a_ms), (self.b, cancel_b_ms))
         self._on_attempt, self._on_notification = on_attempt, on_notification
@@ -170,7 +173,9 @@ class World:
             in_turn=self._in_turn,
         )  # fmt: skip
 
-    def _plan(self, kinds: Kinds, classes: str, transport: str, *, timed: bool, tried: int) -> list[Row]:
+    def _plan(
+        self, kinds: Kinds, classes: str, transport: str, *, timed: bool, tried: int, fans: bool
+    ) -> list[Row]:  # fmt: skip
         own, peer = (
             look(self.net.boxes(side), kinds[side], self._names[side] if classes == "nicknames" else None, transport,
                  now=START_S) if classes else None
@@ -182,7 +187,9 @@ class World:
                 for sample in view.face.samples:
                     daemon.tally.saw(sample.public_port, daemon.tally.opened(1, sample.at_ms / 1000))
         times = plan.Times(START_S * 1000, self._side_s if timed else None, self._timeout_s)
-        return plan.rows(self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=tried)
+        return plan.rows(
+            self._techniques, listed=self._in_turn, own=own, peer=peer, times=times, tried=tried, fans=fans
+        )
 
     def _responding(self, notification: Notification, runnable: frozenset[str]) -> Responding:
         return Responding(

@@ -102,6 +102,20 @@ def test_two_that_name_a_port_do_not_name_the_same() -> None:
     assert attempt.now < PACE_S
 
 
+def test_a_port_that_was_named_in_vain_is_followed_by_another() -> None:
+    """Once the first one has had its time: it asks anew where the counter is, and calls once more."""
+    attempt = _meeting(Opening.REFIRED, Opening.CALLED)
+    assert [Locate(0, 0)] == those(Locate, attempt.begin())
+    attempt.step(Located(0, True, 24, 60, 50500), 0.0)
+    while not (located := those(Locate, attempt.step(DeadlinePassed(), attempt.deadline or 0.0))):
+        assert attempt.now < 2 * MEET_AGAIN_S
+    assert [Locate(1, 0)] == located
+    assert MEET_AGAIN_S == attempt.now
+    attempt.step(Located(1, True, 24, 60, 50700), attempt.now)
+    (call,) = those(CallBack, attempt.step(DeadlinePassed(), attempt.now + PACE_S))
+    assert (Ready(1, 50700),) == call.message.ready
+
+
 def test_where_the_counter_is_unknown_the_plans_number_stands() -> None:
     """A daemon that was started anew has seen no port of its NAT."""
     attempt = _meeting()

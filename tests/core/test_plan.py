@@ -274,11 +274,23 @@ def test_a_counting_peer_fires_at_nobody_who_may_punish_it(own: str, transport: 
     for row in fans:
         assert row.lanes is not None
         assert (1, row.lanes.aims.first) == (row.lanes.aims.count, meeting(row.lanes))
-    fires = {row.opening for row in fans}
-    assert fires == ({Opening.CALLED} if own == "icmp-kills" else {Opening.REFIRED})
+    first, second = (row.opening for row in fans)
+    assert first is (Opening.CALLED if own == "icmp-kills" else Opening.REFIRED)
+    assert second is (CALLED if transport == "udp" else first)
     punishes = replace(busy, nat=replace(busy.nat, forgives=False))
     again = auto(known(own), punishes, transport, fans=True)
     assert {Opening.CALLED} == {row.opening for row in again if row.lanes is not None}
+
+
+@pytest.mark.parametrize("counts", ["own", "peers", "both"])
+def test_no_fan_with_a_counting_nat_is_the_only_one(counts: str) -> None:
+    """A neighbour may take the very port that was predicted or named: over UDP no row with SYNs stands behind it."""
+    lasting = NatClass(outlives_icmp=True)
+    mine, theirs = (counting(last=50_000) if counts in (side, "both") else View(lasting) for side in ("own", "peers"))
+    mine = replace(mine, nat=replace(mine.nat, outlives_icmp=True))
+    rows = [row for row in auto(mine, theirs, "udp", fans=True, times=Times(1_001_000.0)) if row.lanes]
+    assert CALLED is rows[-1].opening
+    assert len(rows) > 1
 
 
 def test_a_counting_peer_fires_at_who_forgives() -> None:
