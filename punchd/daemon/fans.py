@@ -48,12 +48,13 @@ class Fans:
 
     def spray(self, held: Held, effect: do.Spray, caller: int, report: Report) -> None:
         """One burst, or Withheld. OSError: EADDRINUSE where not one of its ports is free, EACCES, EMFILE, ENFILE."""
-        fan = held.fan
-        lanes = effect.lanes if fan is None else self._usable(held, fan, effect.lanes)
-        wait_s = self._budget.take(held.remote[0], caller, len(lanes), self._clock(), dies=effect.ttl is not None)
+        count = len(effect.lanes)
+        wait_s = self._budget.take(held.remote[0], caller, count, self._clock(), dies=effect.ttl is not None)
         if wait_s > 0.0:
             report(seen.Withheld(held.pair, wait_s))
             return
+        fan = held.fan  # what is withheld takes no ports yet: by then it may be fewer, and other fans want theirs
+        lanes = effect.lanes if fan is None else self._usable(held, fan, effect.lanes)
         if fan is not None:
             self._map(held, fan, [lane for lane in lanes if lane not in fan.mapped])
         if held.stream:
