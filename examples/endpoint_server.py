@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A small endpoint server: tells each asker the address and port it is seen at, over UDP and TCP (STUN, RFC 8489).
-It refuses everything but Binding requests, keeps nothing, and never sends to any address but the asker's.
+It refuses everything but Binding requests, forgets within seconds, and never sends to any address but the asker's.
 
 Two ports, and a second address where there is one, so that askers learn how their NAT maps; over UDP it answers
 CHANGE-REQUEST too, so that they learn how it filters, and RESPONSE-PORT, so that they learn what outlives an ICMP error
 (RFC 5780). Over TCP it calls the asker back instead, at the very address and port that asks, and says so when that was
-in vain. Run it beside rendezvous.py:
+in vain. It says what came back of such strays, an error or nothing: there, and over UDP to whoever asks again.
+Run it beside rendezvous.py:
 
     ./endpoint_server.py --address 192.0.2.10 --address 192.0.2.11
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import socket
 import struct
 import time
@@ -23,13 +25,17 @@ COOKIE = 0x2112A442
 REQUEST, RESPONSE, ERROR = 0x0001, 0x0101, 0x0111
 CHANGE_REQUEST, ERROR_CODE, XOR_MAPPED, RESPONSE_PORT = 0x0003, 0x0009, 0x0020, 0x0027
 ORIGIN, OTHER = 0x802B, 0x802C
+STRAYS, NOTHING, REFUSED = 0xF0E1, 1, 2  # an attribute of our own, which others need not understand, and its values
 CHANGE_ADDRESS, CHANGE_PORT = 4, 2
+IP_RECVERR = 11  # ip(7); Python 3.11 does not name it
 PORT_MIN = 1024  # what is below belongs to services, and no asker has to be answered there
 REQUEST_MAX_LEN = 548
 IDLE_S = 600  # how long a silent TCP connection may stay: askers keep their mapping by it
 CONNECTIONS_MAX = 4096
 CALL_S = 2.0  # the kernel sends its second SYN after a second; one may be lost, and the way be long
 CALLS_MAX, CALLS_EACH = 256, 4  # at a time: in all, and to one address
+REFUSALS = (errno.ECONNREFUSED, errno.EHOSTUNREACH)  # a RST or port unreachable, and any other unreachable
+STRAYS_MAX, STRAYS_S = 4096, 10.0  # who is remembered, and for how long
 
 Place = tuple[str, int]
 
@@ -44,11 +50,14 @@ class EndpointServer:
         self.connections = 0
         self.calls: Counter[str] = Counter()
         self.calling: set[asyncio.Task[None]] = set()
+        self.strays: dict[Place, tuple[float, int]] = {}
+        """Whom strays were sent to over UDP, the oldest first: when, and what has come back."""
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
         for end in [(address, port) for address in self.addresses for port in self.ports]:
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
             sock.bind(end)
             self.udp[end] = sock
             loop.add_reader(sock, self.on_datagram, end)
@@ -64,6 +73,7 @@ class EndpointServer:
         return address, port
 
     def on_datagram(self, end: Place) -> None:
+        self.on_errors(self.udp[end])
         try:
             data, asker = self.udp[end].recvfrom(REQUEST_MAX_LEN)
             request = parse(data)
@@ -75,11 +85,35 @@ class EndpointServer:
             if change & CHANGE_ADDRESS and len(self.addresses) < 2:
                 return  # it cannot be done, and silence is no lie
             source = self.elsewhere(end, change)
-            self.udp[source].sendto(
-                answer(transaction, asker, source, self.elsewhere(end)), (asker[0], port or asker[1])
-            )
+            said = answer(transaction, asker, source, self.elsewhere(end), strays=self.came_back(asker))
+            if change:
+                self.remember(asker)
+            self.udp[source].sendto(said, (asker[0], port or asker[1]))
         except OSError:
             return  # an error that ICMP brought, or a full queue: the asker repeats its request
+
+    def remember(self, asker: Place) -> None:
+        """A stray leaves for the asker."""
+        came = self.came_back(asker) or NOTHING
+        self.strays.pop(asker, None)  # the youngest is the last
+        self.strays[asker] = time.monotonic(), came
+        if len(self.strays) > STRAYS_MAX:
+            del self.strays[next(iter(self.strays))]
+
+    def came_back(self, asker: Place) -> int:
+        """What came back of strays that were sent to the asker lately; 0: there were none."""
+        sent_at, came = self.strays.get(asker, (0.0, 0))
+        return came if time.monotonic() - sent_at < STRAYS_S else 0
+
+    def on_errors(self, sock: socket.socket) -> None:
+        """Take what ICMP has brought: each comes with the address to which the datagram went."""
+        while True:
+            try:
+                _, _, _, asker = sock.recvmsg(REQUEST_MAX_LEN, 0, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            if asker in self.strays:
+                self.strays[asker] = self.strays[asker][0], REFUSED
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One TCP connection; any number of requests."""
@@ -127,8 +161,10 @@ class EndpointServer:
                 sock.bind((self.elsewhere(end, request[1])[0], 0))
                 async with asyncio.timeout(CALL_S):
                     await loop.sock_connect(sock, asker)
-            except (TimeoutError, OSError):
-                writer.write(failure(request[0]))
+            except TimeoutError:
+                writer.write(failure(request[0], NOTHING))
+            except OSError as error:
+                writer.write(failure(request[0], REFUSED if error.errno in REFUSALS else 0))
         await asyncio.sleep(CALL_S - (time.monotonic() - began))  # so CALLS_EACH bounds the rate, too
         self.calls[asker[0]] -= 1
         if not self.calls[asker[0]]:
@@ -153,19 +189,25 @@ def parse(data: bytes) -> tuple[bytes, int, int] | None:
     return transaction, change & (CHANGE_ADDRESS | CHANGE_PORT), port
 
 
-def answer(transaction: bytes, asker: Place, source: Place, other: Place) -> bytes:
-    """A Binding response."""
+def answer(transaction: bytes, asker: Place, source: Place, other: Place, *, strays: int = 0) -> bytes:
+    """A Binding response; `strays`: what came back of those sent before."""
     address = int.from_bytes(socket.inet_aton(asker[0]), "big") ^ COOKIE
     body = struct.pack("!HHBBHI", XOR_MAPPED, 8, 0, 1, asker[1] ^ COOKIE >> 16, address)
     for kind, (host, port) in ((ORIGIN, source), (OTHER, other)):
         body += struct.pack("!HHBBH4s", kind, 8, 0, 1, port, socket.inet_aton(host))
+    body += told(strays)
     return struct.pack("!HHI12s", RESPONSE, len(body), COOKIE, transaction) + body
 
 
-def failure(transaction: bytes) -> bytes:
+def failure(transaction: bytes, strays: int) -> bytes:
     """A Binding error response: the call was in vain (447, Connection Timeout or Failure, RFC 6062)."""
-    body = struct.pack("!HHHBB", ERROR_CODE, 4, 0, 4, 47)
+    body = struct.pack("!HHHBB", ERROR_CODE, 4, 0, 4, 47) + told(strays)
     return struct.pack("!HHI12s", ERROR, len(body), COOKIE, transaction) + body
+
+
+def told(strays: int) -> bytes:
+    """What came back of strays as an attribute, if there is anything to be told."""
+    return struct.pack("!HHI", STRAYS, 4, strays) if strays else b""
 
 
 async def main() -> None:

@@ -37,11 +37,24 @@ _ALLOCATIONS = {
     "unknown": "too few mappings were seen",
 }
 
-_LIVES = {
-    True: "its mappings outlive ICMP errors",
-    False: "an ICMP error ends a mapping",
-    None: "no server could test whether mappings outlive ICMP errors",
+_AXES: dict[str, dict[bool | None, str]] = {
+    "outlives_icmp": {
+        True: "its mappings outlive ICMP errors",
+        False: "an ICMP error ends a mapping",
+        None: "no server could test whether mappings outlive ICMP errors",
+    },
+    "drops_strays": {
+        True: "what nobody asked for is dropped in silence",
+        False: "what nobody asked for is answered by an error, or punished",
+        None: "no server could tell what becomes of what nobody asked for",
+    },
+    "forgives": {
+        True: "who has sent such a stray is heard all the same",
+        False: "who sends a stray is blocked for a while",
+        None: "no server could test whether who sends a stray is heard afterwards",
+    },
 }
+_ANSWERS = {True: "yes", False: "no", None: "unknown"}
 
 
 @click.command()
@@ -125,8 +138,8 @@ def _verdicts(face: dict[str, Any]) -> Table:
     table.add_row("  filtering", face["filtering"], _FILTERINGS.get(face["filtering"], ""))
     said = _ALLOCATIONS.get(face["allocation"], "").format(step=face["step"])
     table.add_row("  allocation", face["allocation"], said)
-    lives = face["outlives_icmp"]
-    table.add_row("  outlives icmp", "unknown" if lives is None else "yes" if lives else "no", _LIVES[lives])
+    for axis, said_of in _AXES.items():
+        table.add_row(f"  {axis.replace('_', ' ')}", _ANSWERS[face[axis]], said_of[face[axis]])
     return table
 
 

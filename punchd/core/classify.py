@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import gcd
 
+from msgspec.structs import replace
+
 from punchd.words.addresses import Endpoint
 from punchd.words.nat import STEP_MAX, Allocation, Dependence, Sample
-from punchd.words.probing import Observation
+from punchd.words.probing import Finding, Observation
 
 _RUN_MAX = 2000  # steps between two samples, fans of our own among them; ports drawn at random are not that near thrice
 _SEQUENCE_MIN = 3  # samples; two say nothing about a step
@@ -48,6 +50,32 @@ def filtering(*, other_address: bool | None, other_port: bool | None) -> Depende
     if other_port:
         return Dependence.ADDRESS
     return Dependence.UNKNOWN if other_port is None else Dependence.ADDRESS_AND_PORT
+
+
+def strays(*, refused: bool | None, heard: bool | None) -> tuple[bool | None, bool | None]:
+    """Whether the NAT drops strays in silence, and whether it forgives who sent them; None: not settled.
+
+    refused  one of them came back to its sender as an error
+    heard    the sender was heard afterwards
+    """
+    if refused or heard is False:
+        return False, heard
+    return (True if heard and refused is False else None), heard
+
+
+def wary(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of all transports: where one tells of a NAT that blocks, it is taken to where another doesn't know.
+
+    The strays of the quicker one have got the server's second address blocked before the other could ask it.
+    """
+    if not any(finding.face is not None and finding.face.nat.forgives is False for finding in findings):
+        return list(findings)
+    return [
+        replace(one, face=replace(one.face, nat=replace(one.face.nat, drops_strays=False, forgives=False)))
+        if one.face is not None and one.face.nat.forgives is None
+        else one
+        for one in findings
+    ]
 
 
 def allocation(samples: Sequence[Sample]) -> tuple[Allocation, int]:

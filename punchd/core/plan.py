@@ -59,10 +59,6 @@ _TIMELY = {"tcp-midstream", "udp"}
 LATE_FAN_MS = 500.0
 """How long after the notification's arrival the responder begins a fan that waits; core/responding.py."""
 
-LATE_FANS = 5
-"""By then the peer's failed fans, this attempt's and others', may have opened so many times what was foreseen: a second
-row, a second round of each, and what waits."""
-
 SIDE_DELAY_S, SIDE_SPREAD_S = 0.3, 0.3  # of a side channel that nobody has measured
 HOLES, PROBES = 256, 1024
 GUESSES = 256
@@ -379,22 +375,22 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
     Where both count, ours aim at one port that is surely ahead of the peer's counter, and the peer, who knows better
     where that is, brings its NAT there (core/tally.py). A second fan aims behind the first one's port. Others wait
     until the peer has opened its own holes, and has told at which port of its own; then it is we who bring our NAT to
-    the port where these aim. Where but one side counts, they are there unless our mappings outlive a time exceeded, or
+    the port where these aim. Where ours alone counts, they are there unless our mappings outlive a time exceeded, or
     there is but one sort of first packet: no fan is the only one, for a neighbour may take the very port that counts.
 
-    What the peer fires from elsewhere than where we aim is a stray to our NAT. Unless that is known to forgive them,
-    or counts, too, it is we who fire: the peer brings its NAT to a port, at hole range, and says so. It opens holes for
-    all ports that ours may be, too, and we fire from one, unless its NAT is known to forgive.
+    Where the peer's alone counts, it is we who fire: the peer brings its NAT to a port, at hole range, and says so. Its
+    daemon alone knows what others open there, and what it fires from elsewhere than where we aim is a stray to our NAT.
+    It opens holes for all ports that ours may be, too, and we fire from one, unless its NAT is known to forgive.
     """
     mine, theirs = _course(own), _course(peer)
     both = mine is not None and theirs is not None
-    strict = mine is None and not own.nat.forgives
+    alone = mine is None
     shakes = _shakes(transport, own.nat, peer.nat)
     once = len(shakes) == 1
     twice = shakes * 2 if both and once else shakes
-    primed = [] if strict or own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
-    waiting = Opening.REFIRED if strict and peer.nat.forgives is not False else Opening.CALLED
-    called = [(waiting, shake) for shake in shakes if strict or both or once or not own.nat.outlives_icmp]
+    primed = [] if alone or own.nat.outlives_icmp is False else [(Opening.PRIMED, shake) for shake in twice]
+    waiting = Opening.REFIRED if alone and peer.nat.forgives is not False else Opening.CALLED
+    called = [(waiting, shake) for shake in shakes if alone or both or once or not own.nat.outlives_icmp]
     if once and len(primed + called) == 1:
         called.append((Opening.CALLED, shakes[0]))
     found = []
@@ -424,19 +420,13 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
         if theirs is not None:
             at_ms = times.heard_ms + (LATE_FAN_MS if late and primed else 0.0)
             where = predict.window(theirs, at_ms=at_ms, own=taken[1], slack_ms=times.slack_ms)
-            if late and primed and not both:
-                where = replace(where, count=where.count + LATE_FANS * taken[1])
-            if both or late:
-                turn = where.first + where.count + MARGIN
-                further = beyond + max(NEXT, min(where.count - where.fewest + MARGIN // 2, NEXT_MAX))
-                turn = max(turn, further if both else min(beyond + NEXT, turn + MEETS_MAX - HOLES))
-                if late and both and primed:
-                    turn = beyond - 1  # the peer will name another (Ready)
-                many, guesses = _meet(theirs, where.first, turn)
-                lanes, beyond = replace(lanes, peers=Spread(0, many), aims=guesses), turn + 1
-            else:
-                count, guesses = predict.fan(theirs, where, holes=HOLES, probes=GUESSES)
-                lanes, taken[1] = replace(lanes, peers=Spread(0, count), aims=guesses), taken[1] + count
+            turn = where.first + where.count + MARGIN
+            further = beyond + max(NEXT, min(where.count - where.fewest + MARGIN // 2, NEXT_MAX))
+            turn = max(turn, further if both else min(beyond + NEXT, turn + MEETS_MAX - HOLES))
+            if late and both and primed:
+                turn = beyond - 1  # the peer will name another (Ready)
+            many, guesses = _meet(theirs, where.first, turn)
+            lanes, beyond = replace(lanes, peers=Spread(0, many), aims=guesses), turn + 1
         reason = f"the next ports are predicted; {OPENINGS[opening]}"
         found.append(Row(_FANS[transport], opening, lanes=lanes, after_s=times.late_s if late else 0.0, reason=reason))
     return found
@@ -450,8 +440,9 @@ def _meet(known: predict.Course, first: int, turn: int) -> tuple[int, Spread]:
 def _drawn(transport: str, own: View, peer: View, times: Times, *, again: bool) -> list[Row]:
     """Rows for a NAT that draws its ports: holes on its side, probes from the other, until two meet by chance.
 
-    All but one of the peer's packets from many ports are strays to our NAT. Unless that is known to forgive them, we
-    are called and probe ourselves; `again`, when this has failed, they come.
+    All but one of the peer's packets from many ports are strays to our NAT, and all that they might meet is to be
+    opened before. So we are called and probe ourselves; `again`, when this has failed, they come, unless our NAT is
+    known to block who sends strays.
     """
     hopeless = habit(own) is not Habit.KEEPS and habit(peer) in (Habit.DRAWS, Habit.COUNTS) and not own.public_port
     if hopeless:
@@ -463,7 +454,7 @@ def _drawn(transport: str, own: View, peer: View, times: Times, *, again: bool) 
     else:
         whose = "the peer's ports are drawn: we meet them by chance"
         lanes = replace(peers_random(), own=Spread(own.own_port), seen=Spread(own.public_port))
-    forgiven = own.nat.forgives or (again and own.nat.forgives is None)
+    forgiven = again and own.nat.forgives is not False
     called = own.nat.outlives_icmp is False or (lanes.peers.count > 1 and not forgiven)
     openings = (Opening.CALLED,) if called else (Opening.PRIMED, Opening.CALLED)
     return [

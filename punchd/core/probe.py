@@ -11,6 +11,9 @@ All questions are STUN Binding requests (RFC 8489) from few local ports, the pro
              2 to its second address alone. Over TCP they are listening then, and a server that plays (ours does)
              calls them, or says that it called in vain. A NAT that filters may block whoever sends such strays. So
              they come from the second address, and from no named one: the caller's rendezvous may be there, too.
+             Afterwards that address is heard again, or not: whether the NAT forgives who sends strays. Over UDP slot 2
+             asks it while the last strays are still waited for; over TCP it says by itself that it called in vain.
+             Slot 1 would open the way for a late stray. Our server says, too, whether an error came back to it.
     slot 3.. as soon as one mapping has not kept its port: further mappings, in pairs back to back so that the step
              shows, the pairs apart in time so that foreign traffic shows too.
 
@@ -31,7 +34,7 @@ from msgspec.structs import replace
 
 from punchd.core import classify
 from punchd.core.ports import Dice
-from punchd.core.question import CHANGES, SILENCES, Purpose, Question, misfit, verdict
+from punchd.core.question import CHANGES, SILENCES, Purpose, Question, called_since, misfit, verdict
 from punchd.words.addresses import Endpoint, why_no_target
 from punchd.words.events import Cancelled, DeadlinePassed
 from punchd.words.nat import SAMPLES_MAX, Allocation, Dependence, Face, NatClass
@@ -67,6 +70,7 @@ SENDS_MAX = 7
 SENDS_HEARD_MAX = 3
 LINE_PATIENCE_S = 3.5  # what the three requests over UDP come to
 PACE_S = 0.01  # between the first requests of a probe
+STRAYED_RTOS = 4  # after the first of the requests that bring strays the last of the three has done so
 SAMPLE_PORTS = 8
 PAIR_GAP_S = 0.12  # the longer, the better is the rate of foreign mappings known; core/predict.py
 EXPLORED_MAX = 2  # servers whose second address is asked too
@@ -204,6 +208,7 @@ class Probe:
                 break
         else:
             return  # late, doubled, or nobody's
+        question.refused = answer.refused
         why = misfit(question, event.source, answer)
         if why is not None:
             self._give_up(question, why)
@@ -215,6 +220,8 @@ class Probe:
         if question.purpose is Purpose.KEEP:
             self._on_kept(question, answer)
             return
+        if question.purpose is Purpose.OTHER_ADDRESS:
+            self._spare()
         if question.slot in _TESTS:
             return
         observation = self._observe(question, answer)
@@ -228,6 +235,12 @@ class Probe:
         for question in self._of_slot(event.slot):
             if question.purpose in CHANGES and self._twins is not None and event.source.port != question.server.port:
                 question.answered = question.answered or event.source.address == self._twins[1].address
+
+    def _spare(self) -> None:
+        """The second address was let in, so it has sent no stray, and needs no forgiveness."""
+        for question in self._questions:
+            if question.purpose is Purpose.FORGIVEN and question.open:
+                self._give_up(question, "nothing was a stray")
 
     def _observe(self, question: Question, answer: Answer) -> Observation:
         assert answer.mapped is not None
@@ -277,12 +290,20 @@ class Probe:
         elif tests and not any(question.open or question.purpose in CHANGES for question in tests):
             # the distance is known: silence need not take long
             rtts_s = [seen.rtt_ms / 1000 for seen in self._observations if seen.rtt_ms is not None]
-            rto_s = min(RTO_S, max(RTO_NEAR_S, 3 * max(rtts_s, default=RTO_S)))
+            rtt_s = max(rtts_s, default=RTO_S)
+            rto_s, again_s = (min(RTO_S, max(RTO_NEAR_S, times * rtt_s)) for times in (3, 1.5))
             for question in tests:
                 if question.answered:
                     self._plan(_TESTS[question.slot], question.slot, question.server, rto_s=rto_s)
                     if self.transport == "tcp":
                         self._effects.append(Listen(question.slot))
+                    elif question.slot == _NEAR:
+                        after_s = STRAYED_RTOS * rto_s
+                        self._plan(Purpose.FORGIVEN, _NEAR, question.server, after_s=after_s, rto_s=again_s)
+        elif self.transport == "tcp" and tests and not any(question.open for question in tests):
+            near, far = (self._test(purpose) for purpose in (Purpose.OTHER_PORT, Purpose.OTHER_ADDRESS))
+            if near and far is False and Purpose.FORGIVEN not in {question.purpose for question in tests}:
+                self._plan(Purpose.FORGIVEN, _NEAR, Endpoint(second.address, server.port))
 
     def _sample(self, server: Endpoint) -> None:
         self._sampling = True
@@ -403,16 +424,34 @@ class Probe:
         mappings = classify.distinct(self._observations)
         samples = tuple(seen.sample for seen in mappings if seen.public.address == public.address)
         allocation, step = classify.allocation(samples)
-        nat = NatClass(classify.mapping(home), self._filtering(), allocation, step)
+        drops, forgives = self._strays()
+        nat = NatClass(
+            classify.mapping(home), self._filtering(), allocation, step, drops_strays=drops, forgives=forgives
+        )
         kept = samples[-SAMPLES_MAX:] if allocation is not Allocation.PRESERVING else ()
         return Face(home[0].local.port, public, nat, kept)
 
     def _filtering(self) -> Dependence:
-        asked = {question.purpose: question for question in self._questions}
         return classify.filtering(
-            other_address=verdict(asked.get(Purpose.OTHER_ADDRESS), SILENCES[self.transport]),
-            other_port=verdict(asked.get(Purpose.OTHER_PORT), SILENCES[self.transport]),
+            other_address=self._test(Purpose.OTHER_ADDRESS), other_port=self._test(Purpose.OTHER_PORT)
         )
+
+    def _test(self, purpose: Purpose) -> bool | None:
+        """Whether the changed answer to this one came."""
+        asked = [question for question in self._questions if question.purpose is purpose]
+        return verdict(asked[0] if asked else None, SILENCES[self.transport])
+
+    def _strays(self) -> tuple[bool | None, bool | None]:
+        """Whether the NAT drops what the second address sent unasked, and whether it hears that address since."""
+        if self._test(Purpose.OTHER_ADDRESS) is not False:
+            return None, None
+        tests = {question.purpose: question for question in self._questions if question.slot in _TESTS}
+        if Purpose.FORGIVEN in tests:
+            heard = verdict(tests[Purpose.FORGIVEN], SILENCES["udp"])
+        else:  # over TCP: what it says of its call comes after it
+            heard = called_since(tests.get(Purpose.OTHER_PORT))
+        said = {question.refused for question in tests.values() if question.refused is not None}
+        return classify.strays(refused=max(said, default=None), heard=heard)
 
     def _close(self, *, from_slot: int) -> None:
         for slot in sorted(self._ports):

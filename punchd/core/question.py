@@ -18,6 +18,7 @@ class Purpose(Enum):
     ACQUAINT = auto()
     OTHER_ADDRESS = auto()
     OTHER_PORT = auto()
+    FORGIVEN = auto()
     SAMPLE = auto()
     KEEP = auto()
 
@@ -34,8 +35,8 @@ class Question:
     """One Binding request to one server from one slot. `cause` is set once it is given up."""
 
     __slots__ = (
-        "answered", "asked_at", "cause", "dialled", "due", "purpose", "rto_s", "sends", "server", "slot", "transaction",
-        "until",
+        "answered", "asked_at", "cause", "dialled", "due", "purpose", "refused", "rto_s", "sends", "server", "slot",
+        "transaction", "until",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +49,7 @@ class Question:
         self.asked_at = due
         self.answered = self.dialled = False
         self.cause: str | None = None
+        self.refused: bool | None = None  # what the answer says of strays
 
     @property
     def open(self) -> bool:
@@ -76,3 +78,12 @@ def verdict(question: Question | None, silence: str) -> bool | None:
     if question.answered:
         return True
     return False if question.cause is not None and question.cause.startswith(silence) else None
+
+
+def called_since(question: Question | None) -> bool | None:
+    """Whether an end that was to call over TCP has been heard after its call; None: nobody can tell."""
+    if question is None or question.cause is None:
+        return None
+    if question.cause == SILENCES["tcp"]:
+        return True
+    return False if question.cause.startswith(SILENCES["udp"]) else None

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import structlog
 from msgspec.structs import replace
 
+from punchd.core.classify import wary
 from punchd.core.mortality import told
 from punchd.core.ports import Ports
 from punchd.core.probe import Probe
@@ -121,6 +122,7 @@ class Search:
         said = [told(finding, self._mourner.outlives) for finding in findings if finding is not None]
         if len(said) < len(findings):
             return
+        said = wary(said)
         publics = {finding.face.public.address for finding in said if finding.face is not None}
         if publics and not (self._mourner.settled and all(sounder.settled for sounder in self._sounders())):
             return

@@ -8,6 +8,7 @@ Hostile input: it is parsed strictly, whole or not at all; whether its addresses
     flags = 1: TCP face | 2: UDP face | 4, 8: the TCP face's outlives_icmp is no, yes | 16, 32: the UDP face's
     face = local port u16 | public address 4 | public port u16 | mapping u8 | filtering u8 | allocation u8 | step i16
            | count u8 | count times: age_ms u32, since made_ms | local port u16 | public port u16
+    filtering = its number | 16, 32: drops_strays is no, yes | 64, 128: forgives is no, yes
 
 All numbers are big-endian. As text it begins with "ZTE", a notification with "cDE". A later version may differ after
 the first three bytes only.
@@ -36,10 +37,12 @@ _SAMPLE = struct.Struct("!IHH")
 _CHECKSUM_LEN = 4
 _TCP, _UDP = 1, 2
 _MORTAL, _OUTLIVES = {_TCP: 4, _UDP: 16}, {_TCP: 8, _UDP: 32}
+_DROPS, _FORGIVES = 4, 6  # where the two bits of each lie beside the number of filtering
 _TTL_MAX = 64
 
 # Numbers on the wire; a number is never given to another value.
 _DEPENDENCES = (Dependence.UNKNOWN, Dependence.INDEPENDENT, Dependence.ADDRESS, Dependence.ADDRESS_AND_PORT)
+_ANSWERS = (None, False, True)
 _ALLOCATIONS = (Allocation.UNKNOWN, Allocation.PRESERVING, Allocation.SEQUENTIAL, Allocation.RANDOM)
 
 
@@ -92,9 +95,11 @@ def _decode_text(text: str) -> bytes:
 
 def _encode_face(face: Face, made_ms: int) -> bytes:
     nat = face.nat
+    filtering = _DEPENDENCES.index(nat.filtering) | _ANSWERS.index(nat.drops_strays) << _DROPS
+    filtering |= _ANSWERS.index(nat.forgives) << _FORGIVES
     head = _FACE.pack(
         face.local_port, _packed(face.public.address), face.public.port, _DEPENDENCES.index(nat.mapping),
-        _DEPENDENCES.index(nat.filtering), _ALLOCATIONS.index(nat.allocation), nat.step, len(face.samples),
+        filtering, _ALLOCATIONS.index(nat.allocation), nat.step, len(face.samples),
     )  # fmt: skip
     return head + b"".join(
         _SAMPLE.pack(made_ms - sample.at_ms, sample.local_port, sample.public_port) for sample in face.samples
@@ -119,9 +124,15 @@ def _decode_face(body: bytes, offset: int, made_ms: int, *, outlives: bool | Non
         raise _broken("it ends in the middle of a face")
     local_port, address, port, mapping, filtering, allocation, step, count = _FACE.unpack_from(body, offset)
     offset += _FACE.size
+    drops, forgives, filtering = filtering >> _DROPS & 3, filtering >> _FORGIVES, filtering & (1 << _DROPS) - 1
     if mapping >= len(_DEPENDENCES) or filtering >= len(_DEPENDENCES) or allocation >= len(_ALLOCATIONS):
         raise _broken("its NAT class does not exist")
-    nat = NatClass(_DEPENDENCES[mapping], _DEPENDENCES[filtering], _ALLOCATIONS[allocation], step, outlives)
+    if drops >= len(_ANSWERS) or forgives >= len(_ANSWERS):
+        raise _broken("what its NAT does with strays does not exist")
+    nat = NatClass(
+        _DEPENDENCES[mapping], _DEPENDENCES[filtering], _ALLOCATIONS[allocation], step, outlives,
+        drops_strays=_ANSWERS[drops], forgives=_ANSWERS[forgives],
+    )  # fmt: skip
     if (nat.allocation is Allocation.SEQUENTIAL) != (step != 0) or abs(step) > STEP_MAX:
         raise _broken(f"{nat.allocation} ports do not advance by {step}")
     if count > SAMPLES_MAX or len(body) < offset + count * _SAMPLE.size:

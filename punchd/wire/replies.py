@@ -136,6 +136,8 @@ def _verdict(finding: Finding) -> dict[str, Any]:
         "allocation": nat.allocation,
         "step": nat.step,
         "outlives_icmp": nat.outlives_icmp,
+        "drops_strays": nat.drops_strays,
+        "forgives": nat.forgives,
     } | raw
 
 

@@ -16,6 +16,8 @@ MESSAGE_MAX_LEN = 1500
 
 _CHANGE_ADDRESS, _CHANGE_PORT = 0x04, 0x02  # RFC 5780, section 7.2
 _RESPONSE_PORT = 0x0027  # RFC 5780, section 7.5
+_STRAYS = 0xF0E1  # comprehension-optional, and our own server's alone
+_REFUSED = {1: False, 2: True}
 _COOKIE = struct.pack("!I", stun.COOKIE)
 
 
@@ -65,12 +67,23 @@ def decode_answer(data: bytes) -> Answer | None:
             # RFC 3489's MAPPED-ADDRESS only where there is no other: some NATs rewrite addresses in payloads
             mapped = attributes.get("XOR-MAPPED-ADDRESS") or attributes.get("MAPPED-ADDRESS")
             other = attributes.get("OTHER-ADDRESS") or attributes.get("CHANGED-ADDRESS")
-            return Answer(message.transaction_id, _endpoint(mapped), _endpoint(other))
+            return Answer(message.transaction_id, _endpoint(mapped), _endpoint(other), refused=_refused(data))
         case stun.Class.ERROR:
             code = attributes.get("ERROR-CODE")
-            return Answer(message.transaction_id, error=code[0] if code else 0)
+            return Answer(message.transaction_id, error=code[0] if code else 0, refused=_refused(data))
         case _:
             return None
+
+
+def _refused(message: bytes) -> bool | None:
+    """What became of the server's strays, where it says."""
+    at = HEADER_LEN
+    while at + 8 <= len(message):
+        kind, size, value = struct.unpack_from("!HHI", message, at)
+        if kind == _STRAYS and size == 4:
+            return _REFUSED.get(value)
+        at += 4 + (size + 3 & ~3)
+    return None
 
 
 def _endpoint(pair: tuple[str, int] | None) -> Endpoint | None:

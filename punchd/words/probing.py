@@ -27,6 +27,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     other: Endpoint | None = None
     """OTHER-ADDRESS: the server's second address and port."""
     error: int | None = None
+    refused: bool | None = None
+    """Whether strays that the server sent us, as asked for, came back to it as errors; None: it didn't say."""
 
 
 class KeptPort(msgspec.Struct, frozen=True, gc=False):

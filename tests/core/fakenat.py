@@ -44,7 +44,7 @@ EPOCH_MS = 1_700_000_000_000.0
 class Nat:
     """Mapping, filtering and allocation as parameters. `busy` foreign mappings are made before each of ours.
 
-    `blocks`: who sends a stray is not heard any more, from anywhere.
+    `blocks`: who sends a stray is not heard any more, from anywhere. `rejects`: it gets an error back.
     """
 
     mapping: Dependence = Dependence.INDEPENDENT
@@ -55,6 +55,7 @@ class Nat:
     counter: int = 40000
     seed: int = 1
     blocks: bool = False
+    rejects: bool = False
     blocked: set[str] = field(default_factory=set)
     made: dict[Any, int] = field(default_factory=dict)
     sent_to: dict[int, set[Endpoint]] = field(default_factory=dict)
@@ -106,13 +107,15 @@ class Nat:
 class Servers:
     """Which ends answer, and what they can.
 
-    `second` is OTHER-ADDRESS, `changes` CHANGE-REQUEST, `pipelines` two requests at once over TCP.
+    `second` is OTHER-ADDRESS, `changes` CHANGE-REQUEST, `pipelines` two requests at once over TCP; `tells`: what came
+    back of strays.
     """
 
     ends: frozenset[Endpoint] = frozenset(Endpoint(address, port) for address in (A1, A2) for port in (3478, 3479))
     second: Endpoint | None = OTHER
     changes: bool = True
     pipelines: bool = True
+    tells: bool = True
 
     def source(self, ask: Ask) -> Endpoint | None:
         """Who answers."""
@@ -158,6 +161,8 @@ class Street:
         self.dialled: list[tuple[int, Endpoint]] = []
         self.refuse: set[Endpoint] = set()
         self.listening: set[int] = set()
+        self.strayed: dict[int, bool] = {}
+        """By local port, whether the strays to it were refused."""
         self._knocks = knocks
         self._ports: dict[int, int] = {}
         self._number = count(22000)
@@ -245,11 +250,18 @@ class Street:
         if ask.change and self.probe.transport == "tcp" and self.servers.changes:
             self._call(ask, source)
             return
-        if source is None or not self.nat.lets_in(port, source) or self.dice.random() < self.loss:
+        refused = self.strayed.get(port) if self.servers.tells else None
+        if source is None:
+            return
+        if not self.nat.lets_in(port, source):
+            if ask.change:
+                self.strayed[port] = self.nat.rejects
+            return
+        if self.dice.random() < self.loss:
             return
         rtt_s = self.rtt_s + self.dice.random() * self.jitter_s
         stuck = self._stuck.setdefault((ask.slot, ask.server), [])
-        stuck.append(Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second)))
+        stuck.append(Answered(ask.slot, source, Answer(ask.transaction, public, self.servers.second, refused=refused)))
         while stuck and not dropped:
             self._later(rtt_s, stuck.pop(0))
 
@@ -259,4 +271,6 @@ class Street:
         if caller is not None and ask.slot in self.listening and self.nat.lets_in(self._ports[ask.slot], caller):
             self._later(self.rtt_s, Called(ask.slot, caller))
         elif self.nat.lets_in(self._ports[ask.slot], ask.server):
-            self._later(self.rtt_s + 2.0, Answered(ask.slot, ask.server, Answer(ask.transaction, error=447)))
+            refused = self.nat.rejects if self.servers.tells else None
+            after_s = self.rtt_s + (0.0 if self.nat.rejects else 2.0)
+            self._later(after_s, Answered(ask.slot, ask.server, Answer(ask.transaction, error=447, refused=refused)))

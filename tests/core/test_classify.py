@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchd.core.classify import allocation, distinct, filtering, mapping
+from punchd.core.classify import allocation, distinct, filtering, mapping, strays, wary
 from punchd.words.addresses import Endpoint
-from punchd.words.nat import STEP_MAX, Allocation, Dependence, Sample
-from punchd.words.probing import Observation
+from punchd.words.nat import STEP_MAX, Allocation, Dependence, Face, NatClass, Sample
+from punchd.words.probing import Finding, Observation
 
 LOCAL = Endpoint("10.0.1.2", 22000)
 
@@ -69,6 +69,48 @@ def test_filtering_follows_from_who_was_let_in(
 ) -> None:
     """The widest gap that anybody came through counts, and what was not asked is not known."""
     assert verdict is filtering(other_address=other_address, other_port=other_port)
+
+
+@pytest.mark.parametrize(
+    ("refused", "heard", "verdict"),
+    [
+        (None, None, (None, None)),
+        (None, True, (None, True)),
+        (None, False, (False, False)),
+        (False, None, (None, None)),
+        (False, True, (True, True)),
+        (False, False, (False, False)),
+        (True, None, (False, None)),
+        (True, True, (False, True)),
+    ],
+)
+def test_strays_are_dropped_where_their_sender_gets_neither_an_answer_nor_a_punishment(
+    refused: bool | None, heard: bool | None, verdict: tuple[bool | None, bool | None]
+) -> None:
+    """Silence alone is no harmlessness: a NAT that blocks is silent, too."""
+    assert verdict == strays(refused=refused, heard=heard)
+
+
+@pytest.mark.parametrize(
+    ("known", "other", "verdict"),
+    [
+        (False, None, (False, False)),
+        (False, True, (None, True)),
+        (True, None, (None, None)),
+        (None, None, (None, None)),
+    ],
+)
+def test_a_nat_that_blocks_over_one_transport_is_taken_to_over_the_other(
+    known: bool | None, other: bool | None, verdict: tuple[bool | None, bool | None]
+) -> None:
+    """Too wary costs a second message; what was measured stands. Nobody is taken for kind on another's word."""
+    faces = [Face(22000, Endpoint("203.0.113.2", 22000), NatClass(forgives=each)) for each in (known, other)]
+    nothing = Finding("tcp", None, (), ())
+    first, second, third = wary([Finding("udp", faces[0], (), ()), Finding("tcp", faces[1], (), ()), nothing])
+    assert Finding("udp", faces[0], (), ()) == first
+    assert nothing == third
+    assert second.face is not None
+    assert verdict == (second.face.nat.drops_strays, second.face.nat.forgives)
 
 
 @pytest.mark.parametrize(

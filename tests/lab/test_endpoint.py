@@ -24,6 +24,7 @@ from punchd import client
 from punchd.core.techniques import TECHNIQUES
 from punchd.lab.endpoints import SECOND, start_coturn, start_own
 from punchd.lab.namespace import Namespace
+from punchd.lab.pages import KINDS
 from punchd.lab.pair import DAEMON
 from punchd.lab.topology import SERVER, Lab
 from punchd.wire.descriptor import decode_descriptor
@@ -35,6 +36,14 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.skipif(os.geteuid()
 
 INDEPENDENT, STRICTEST = "endpoint-independent", "address-and-port-dependent"
 KEEPING = (INDEPENDENT, STRICTEST, "preserving", 0)
+LAX = (None, None)  # who is let in sends no strays
+DROPS = (True, True)
+# what becomes of strays, and whether who sent them is heard since: over both transports by our own server
+STRAYS = {
+    "open": LAX, "cone": LAX, "firewall": DROPS, "linux": DROPS, "linux-liberal": DROPS, "linux-noloose": DROPS,
+    "linux-reject": (False, True), "linux-synfilter": DROPS, "untracked": DROPS, "cgn": DROPS, "icmp-kills": DROPS,
+    "rst-kills": DROPS, "random": DROPS, "sequential": DROPS, "blacklist": (False, False),
+}  # fmt: skip
 # mapping, filtering (over TCP our own server alone can tell), allocation, step: in the words of the kinds' pages
 PAGES = {
     "open": (INDEPENDENT, INDEPENDENT, "preserving", 0),
@@ -73,6 +82,28 @@ def test_class_found_is_what_the_kinds_page_says(kind: str) -> None:
             assert [] == held_sockets(lab.a)
 
 
+@pytest.mark.parametrize("kind", STRAYS)
+def test_what_becomes_of_strays_is_what_the_kinds_page_says(kind: str) -> None:
+    """By our own server, over both transports; the descriptor carries it. Coturn hears of no ICMP error."""
+    assert set(KINDS) == set(STRAYS)
+    with Lab(kind, "open", echo=None) as lab:
+        coturn, own = start_coturn(lab), start_own(lab, ports=OWN_PORTS)
+        drops, forgives = STRAYS[kind]
+        with Daemon(lab.a) as daemon, client.connect_blocking(daemon.path) as caller:
+            found = caller.endpoint(servers=own)
+            for transport in ("udp", "tcp"):
+                said = found.report[transport]
+                assert (drops, forgives) == (said["drops_strays"], said["forgives"]), (transport, said)
+            descriptor = decode_descriptor(found.descriptor)
+            for face in (descriptor.tcp, descriptor.udp):
+                assert face is not None
+                assert (drops, forgives) == (face.nat.drops_strays, face.nat.forgives)
+            if kind != "blacklist":  # which hears nothing of that address for a while
+                said = caller.endpoint(servers=coturn, transport="udp").report["udp"]
+                assert (None, forgives) == (said["drops_strays"], said["forgives"])
+            assert [] == held_sockets(lab.a)
+
+
 def test_class_is_right_on_a_slow_and_lossy_path() -> None:
     """100 ms one way and 2 % loss: what is lost costs time, not truth."""
     with Lab("linux", "open", delay_ms=100, loss=0.02, echo=None) as lab:
@@ -82,6 +113,17 @@ def test_class_is_right_on_a_slow_and_lossy_path() -> None:
                 report = caller.endpoint(servers=servers, transport="udp", timeout_ms=10000).report
                 assert (INDEPENDENT, "preserving") == (report["udp"]["mapping"], report["udp"]["allocation"])
                 assert report["udp"]["filtering"] == STRICTEST
+                assert report["udp"]["forgives"]
+
+
+def test_a_nat_that_blocks_is_known_over_both_transports_on_a_slow_path() -> None:
+    """UDP's strays are there before TCP has spoken to the second address, and get it blocked."""
+    with Lab("blacklist", "open", delay_ms=200, echo=None) as lab:
+        servers = start_own(lab)
+        with Daemon(lab.a) as daemon, client.connect_blocking(daemon.path) as caller:
+            report = caller.endpoint(servers=servers).report
+    for transport in ("udp", "tcp"):
+        assert (False, False) == (report[transport]["drops_strays"], report[transport]["forgives"])
 
 
 @pytest.mark.parametrize("kind", ["random", "sequential"])
@@ -322,7 +364,8 @@ def test_daemon_without_servers_asks_for_some(street: Lab) -> None:
 def test_netcheck_shows_verdicts_beside_raw_data(daemon: Daemon) -> None:
     """For a person; the same as JSON for a script."""
     shown = punchctl(daemon, "netcheck", "--server", SERVER, "--server", "192.0.2.77")
-    for words in ("UDP", "TCP", INDEPENDENT, STRICTEST, "ports are kept", f"{SECOND}:3479", "no answer to 3 requests"):
+    for words in ("UDP", "TCP", INDEPENDENT, STRICTEST, "ports are kept", f"{SECOND}:3479", "no answer to 3 requests",
+                  "drops strays", "is dropped in silence", "forgives", "is heard all the same"):  # fmt: skip
         assert words in shown
     said = json.loads(punchctl(daemon, "netcheck", "--json", "--transport", "udp"))
     assert {"host", "ttl", "udp"} == set(said["report"])

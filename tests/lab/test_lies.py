@@ -30,6 +30,8 @@ VICTIM = "198.51.100.2"  # B's public address in every lab: it runs no punchd he
 STRICTEST = Dependence.ADDRESS_AND_PORT
 RANDOM = NatClass(STRICTEST, STRICTEST, Allocation.RANDOM)
 BLOCKS_NOTHING = NatClass(STRICTEST, Dependence.INDEPENDENT, Allocation.RANDOM)
+MORTAL = NatClass(Dependence.INDEPENDENT, STRICTEST, Allocation.PRESERVING, outlives_icmp=False)
+MINDS_NOTHING = NatClass(Dependence.INDEPENDENT, STRICTEST, Allocation.PRESERVING, drops_strays=True, forgives=True)
 ATTEMPTS = 16
 WATCHED_S = 3.0
 HOLE_TTL = 2
@@ -121,6 +123,7 @@ def test_private_host_in_a_descriptor_is_nobodys_target(
 ABSURD: dict[str, Descriptor] = {
     "foreign": lying(),
     "foreign-that-takes-all": lying(BLOCKS_NOTHING),
+    "foreign-that-minds-nothing": lying(MINDS_NOTHING),
     "step": lying(step=STEP_MAX, samples=SAMPLES_MAX),
     "step-down": lying(step=-STEP_MAX, samples=SAMPLES_MAX),
     "of-1970": lying(step=1, samples=SAMPLES_MAX, late_s=time.time() - 60),
@@ -132,9 +135,10 @@ ABSURD: dict[str, Descriptor] = {
 def test_descriptor_of_a_victim_brings_it_no_more_than_the_budget(lab: Lab, lie: str, transport: str) -> None:
     """The peer's word chose whom sixteen attempts fire at, and its second messages bid them fire at once, and again."""
     limit = Limits().target
+    own = encode_descriptor(lying(MORTAL, address=lab.public_a, host=lab.a.address))  # fires unasked where none minds
     request = {
-        "call": "initiate", "peer": encode_descriptor(ABSURD[lie]), "self": lab.public_a, "transport": transport,
-        "timeout_ms": 8000,
+        "call": "initiate", "peer": encode_descriptor(ABSURD[lie]), "transport": transport, "timeout_ms": 8000,
+        "self": own if ABSURD[lie].udp.nat.forgives else lab.public_a,
     }  # fmt: skip
     with Daemon(lab.a) as daemon, Talker(daemon.path) as talker:
         began, calls = time.monotonic(), []

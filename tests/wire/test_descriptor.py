@@ -33,7 +33,11 @@ def _faces(draw: st.DrawFn) -> Face:
     kind = draw(st.sampled_from(Allocation))
     step = draw(st.integers(-STEP_MAX, STEP_MAX).filter(bool)) if kind is Allocation.SEQUENTIAL else 0
     outlives = draw(st.sampled_from([None, False, True]))
-    nat = NatClass(draw(st.sampled_from(Dependence)), draw(st.sampled_from(Dependence)), kind, step, outlives)
+    drops, forgives = (draw(st.sampled_from([None, False, True])) for _ in range(2))
+    nat = NatClass(
+        draw(st.sampled_from(Dependence)), draw(st.sampled_from(Dependence)), kind, step, outlives,
+        drops_strays=drops, forgives=forgives,
+    )  # fmt: skip
     ages = sorted(draw(st.lists(st.integers(0, 2**32 - 1), max_size=SAMPLES_MAX)), reverse=True)
     samples = tuple(Sample(MADE_MS - age, draw(_ports), draw(_ports)) for age in ages)
     return Face(draw(_ports), Endpoint(draw(_addresses), draw(_ports)), nat, samples)
@@ -112,6 +116,8 @@ def test_any_sealed_bytes_are_a_descriptor_or_refused(rest: bytes) -> None:
         (14, 65, "TTL"),
         (23, 4, "does not exist"),
         (24, 9, "does not exist"),
+        (24, 3 | 3 << 4, "strays does not exist"),
+        (24, 3 | 3 << 6, "strays does not exist"),
         (25, 4, "does not exist"),
         (25, 3, "do not advance"),
         (26, 0x7F, "do not advance"),

@@ -108,6 +108,27 @@ def test_endpoints_that_are_none_of_ours_are_none(family: str) -> None:
     assert answer.mapped is None
 
 
+@pytest.mark.parametrize(("strays", "refused"), [(0, None), (OWN.NOTHING, False), (OWN.REFUSED, True), (3, None)])
+def test_what_our_server_says_of_its_strays_is_read(strays: int, refused: bool | None) -> None:
+    """In answers and in errors; a value that nobody knows says nothing."""
+    ends = (PUBLIC.address, PUBLIC.port), ("192.0.2.10", 3478), (OTHER.address, OTHER.port)
+    assert Answer(TRANSACTION, PUBLIC, OTHER, refused=refused) == decode_answer(
+        OWN.answer(TRANSACTION, *ends, strays=strays)
+    )
+    assert Answer(TRANSACTION, error=447, refused=refused) == decode_answer(OWN.failure(TRANSACTION, strays))
+
+
+def test_our_server_remembers_so_many_askers_for_so_long() -> None:
+    """It sends strays to whoever asks; the oldest are forgotten, and of the others nothing is said."""
+    server = OWN.EndpointServer(["192.0.2.10", "192.0.2.11"], [3478, 3479])
+    for number in range(OWN.STRAYS_MAX + 1):
+        server.remember(("203.0.113.2", 1024 + number))
+    assert OWN.STRAYS_MAX == len(server.strays)
+    assert [0, OWN.NOTHING] == [server.came_back(("203.0.113.2", port)) for port in (1024, 1025)]
+    server.strays["203.0.113.2", 1025] = -OWN.STRAYS_S, OWN.REFUSED
+    assert 0 == server.came_back(("203.0.113.2", 1025))
+
+
 def test_error_response_has_its_code() -> None:
     """coturn says 420 to what it does not know."""
     body = b"\0\x09\0\4\0\0\4\x14"
