@@ -11,6 +11,7 @@ import hashlib
 import os
 import socket
 import struct
+from contextlib import suppress
 
 SIZE = 65536
 _DIGEST = hashlib.sha256().digest_size
@@ -18,8 +19,12 @@ _CHUNK = 1024
 _CHUNKS = SIZE // _CHUNK + 1  # the last one is the digest
 _ALL = (1 << _CHUNKS) - 1
 _HEAD = struct.Struct("!H16s")  # chunk number, and the set of chunks already here
-_NO_CHUNK = 0xFFFF
-_FAREWELLS = 4
+_HAVE, _CONTENT = 0xFFFF, 0xFFFE  # no chunk: only the set; and the sender knows that the peer has all, too
+_REPEAT_S, _REPEAT_MAX_S = 0.25, 0.5
+"""Longer than the round trips of the record: what is repeated before an answer can have come fills the peer's receive
+buffer, and whatever is said then is lost in it."""
+_LAST_WORDS = 3
+_SILENCE_S = 2.0  # several repetitions: who says nothing for so long has gone
 
 
 class TransferError(Exception):
@@ -28,14 +33,17 @@ class TransferError(Exception):
 
 async def exchange(sock: socket.socket, *, patience_s: float) -> None:
     """Send and receive SIZE bytes; TransferError unless both arrived whole."""
-    both = _stream if sock.type == socket.SOCK_STREAM else _datagrams
+    stream = sock.type == socket.SOCK_STREAM
     try:
         async with asyncio.timeout(patience_s):
-            await both(sock)
+            await (_stream(sock) if stream else _datagrams(sock))
     except TimeoutError:
         raise TransferError(f"not both ways within {patience_s:g} s") from None
     except OSError as error:
         raise TransferError(str(error)) from None
+    if not stream:
+        with suppress(OSError):  # this side has what it wanted
+            await _linger(sock, patience_s)
 
 
 async def _stream(sock: socket.socket) -> None:
@@ -71,39 +79,60 @@ async def _datagrams(sock: socket.socket) -> None:
     payload = _sealed()
     here: dict[int, bytes] = {}
     mine = theirs = 0
-    pause_s = 0.02
+    pause_s = _REPEAT_S
     while mine != _ALL or theirs != _ALL:
         for number in range(_CHUNKS):
             if not theirs >> number & 1:
                 await _tell(sock, number, mine, payload)
         if theirs == _ALL:
-            await _tell(sock, _NO_CHUNK, mine, payload)
+            await _tell(sock, _HAVE, mine)
         deadline = loop.time() + pause_s
-        pause_s = min(2 * pause_s, 0.5)
-        while (left_s := deadline - loop.time()) > 0 and (mine != _ALL or theirs != _ALL):
-            try:
-                data = await asyncio.wait_for(loop.sock_recv(sock, 2048), left_s)
-            except TimeoutError:
-                break
-            except ConnectionRefusedError:
-                continue
-            if len(data) < _HEAD.size:
-                continue
-            number, has = _HEAD.unpack_from(data)
-            theirs |= int.from_bytes(has, "big")
+        pause_s = min(2 * pause_s, _REPEAT_MAX_S)
+        while (mine != _ALL or theirs != _ALL) and (said := await _hear(sock, deadline)) is not None:
+            number, has, chunk = said
+            theirs |= has
             if number < _CHUNKS:
-                here[number] = data[_HEAD.size :]
-                mine |= 1 << number
-    # the peer may still miss our last word; it asks for nothing else
-    for _ in range(_FAREWELLS):
-        await _tell(sock, _NO_CHUNK, mine, payload)
-        await asyncio.sleep(0.005)
+                had, mine = mine, mine | 1 << number
+                here[number] = chunk
+                if number == _CHUNKS - 1 or had != mine == _ALL:
+                    await _tell(sock, _HAVE, mine)
     if not _whole(b"".join(here[number] for number in range(_CHUNKS))):
         raise TransferError("checksums differ")
 
 
-async def _tell(sock: socket.socket, number: int, mine: int, payload: bytes) -> None:
-    chunk = b"" if number == _NO_CHUNK else payload[number * _CHUNK : (number + 1) * _CHUNK]
+async def _linger(sock: socket.socket, patience_s: float) -> None:
+    """The peer may miss our last word, so whoever still sends gets it again: until it says its own, or is silent."""
+    loop = asyncio.get_running_loop()
+    began = heard_at = loop.time()
+    for _ in range(_LAST_WORDS):
+        await _tell(sock, _CONTENT, _ALL)
+    while (now := loop.time()) < min(heard_at + _SILENCE_S, began + patience_s):
+        said = await _hear(sock, now + _REPEAT_MAX_S)
+        if said is not None:
+            if said[0] == _CONTENT:
+                return
+            heard_at = loop.time()
+            await _tell(sock, _CONTENT, _ALL)
+
+
+async def _hear(sock: socket.socket, deadline: float) -> tuple[int, int, bytes] | None:
+    """The next datagram's chunk number, what its sender has, and the chunk; None when the time is over."""
+    loop = asyncio.get_running_loop()
+    while (left_s := deadline - loop.time()) > 0:
+        try:
+            data = await asyncio.wait_for(loop.sock_recv(sock, 2048), left_s)
+        except TimeoutError:
+            return None
+        except ConnectionRefusedError:
+            continue
+        if len(data) >= _HEAD.size:
+            number, has = _HEAD.unpack_from(data)
+            return number, int.from_bytes(has, "big"), data[_HEAD.size :]
+    return None
+
+
+async def _tell(sock: socket.socket, number: int, mine: int, payload: bytes = b"") -> None:
+    chunk = payload[number * _CHUNK : (number + 1) * _CHUNK]
     try:
         await asyncio.get_running_loop().sock_sendall(sock, _HEAD.pack(number, mine.to_bytes(16, "big")) + chunk)
     except ConnectionRefusedError:
