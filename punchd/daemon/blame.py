@@ -25,6 +25,7 @@ _SUSPECTED = {"blocked-outgoing": ("out",), "syn-not-captured": ("out",), "block
 _SILENT = ("nothing-heard", "both-ports-change")
 _UNHEARD = "blocked-incoming"
 _ANY_PORT = (1024, 65535)
+PATIENCE_S = 2.0  # for the list of rules: the attempt's time is up already, and its caller waits for a verdict
 
 
 class Blame:
@@ -40,14 +41,24 @@ class Blame:
         return outcome.code in _SUSPECTED or (datagrams and outcome.code in _SILENT)
 
     def find(self, attempt: Attempt, outcome: Failed, tell: Tell) -> None:
-        """Later: the same outcome, with `rule` and `mend` in the cause of each pair that a rule was found for."""
+        """Later: the same outcome, with `rule` and `mend` in the cause of each pair that a rule was found for.
+
+        Without them if the rules are not listed in time: on a busy host that takes seconds.
+        """
         suspects = [_packets(attempt, pair) for pair in attempt.pairs]
         if self._listing is None or self._listing.done():
             self._listing = self._loop.run_in_executor(None, look)
 
         def listed(listing: asyncio.Future[Rules]) -> None:
+            timer.cancel()
             tell(outcome if listing.exception() else named(outcome, suspects, listing.result()))
 
+        def waited_for(listing: asyncio.Future[Rules]) -> None:
+            if not listing.done():  # else `listed` is about to be called
+                listing.remove_done_callback(listed)
+                tell(outcome)
+
+        timer = self._loop.call_later(PATIENCE_S, waited_for, self._listing)
         self._listing.add_done_callback(listed)
 
 

@@ -16,7 +16,10 @@ from .pair import Pair, Result
 from .topology import Lab
 
 # Codes that say only that time passed: in a cell that may fail they are a miss.
-_EMPTY_CODES = frozenset({"timeout", "time-up", "daemon-hangs", "connection-lost", "internal", "no-data"})
+_EMPTY_CODES = frozenset({
+    "timeout", "time-up", "daemon-hangs", "endpoint-hangs", "peer-silent", "side-channel-lost", "connection-lost",
+    "internal", "no-data",
+})  # fmt: skip
 
 _PATH_MS = 50.0
 _SLACK_MS = 10.0

@@ -22,6 +22,8 @@ from .transfer import TransferError, exchange
 
 _LINE_MAX = 65536
 _GRACE_S = 3.0  # a daemon that says nothing this long after its own deadline hangs
+_ENDPOINT_S = 6.0  # PROTOCOL.md: what `endpoint` may take
+_PEER_S = 30.0  # for the peer's next word, beyond what an attempt may take: its endpoint, and a slow side channel
 
 
 class Lines:
@@ -33,6 +35,7 @@ class Lines:
         self._text = b""
         self._fds: list[int] = []
         self._queues: dict[Any, asyncio.Queue[dict[str, Any]]] = {}
+        self._ended = False
         asyncio.get_running_loop().add_reader(sock, self._read)
 
     async def write(self, line: dict[str, Any]) -> None:
@@ -40,7 +43,11 @@ class Lines:
 
     def queue(self, key: Any) -> asyncio.Queue[dict[str, Any]]:
         """Where lines of one request (by id) or one run go."""
-        return self._queues.setdefault(key, asyncio.Queue())
+        if key not in self._queues:
+            self._queues[key] = asyncio.Queue()
+            if self._ended:
+                self._queues[key].put_nowait(_ENDED)
+        return self._queues[key]
 
     def _read(self) -> None:
         # recvmsg(2): a plain recv would lose the descriptors silently
@@ -53,8 +60,9 @@ class Lines:
                 self._fds.extend(array.array("i", data))
         if not text:
             asyncio.get_running_loop().remove_reader(self._sock)
+            self._ended = True
             for queue in self._queues.values():
-                queue.put_nowait({"status": "error", "code": "connection-lost", "message": "it ended"})
+                queue.put_nowait(_ENDED)
             return
         *lines, self._text = (self._text + text).split(b"\n")
         for raw in lines:
@@ -63,6 +71,9 @@ class Lines:
             if line.get("fds"):
                 line["socket"] = socket.socket(fileno=self._fds.pop(0))
             self.queue(line["id"] if "id" in line else line.get("run")).put_nowait(line)
+
+
+_ENDED = {"status": "error", "code": "connection-lost", "message": "it ended"}
 
 
 class Unprepared(Exception):
@@ -79,6 +90,8 @@ class Application:
     def __init__(self, options: argparse.Namespace, daemon: Lines, side: Lines) -> None:
         self._options, self._daemon, self._side = options, daemon, side
         self._own = self._peer = ""
+        self._told: set[int] = set()
+        """The runs of which the peer has heard something: it waits for a word of each."""
 
     async def meet(self) -> None:
         """Sit down at the side channel and wait for the other."""
@@ -86,7 +99,7 @@ class Application:
         if self._options.endpoint == "join":
             greeting["descriptor"] = (await self._keep_endpoint("e"))["descriptor"]
         await self._side.write(greeting)
-        seat = await self._side.queue(None).get()
+        seat = await self._from_peer(None, "its seat")
         self._own, self._peer = greeting.get("descriptor", seat["you"]), seat.get("descriptor", seat["peer"])
 
     async def run(self, number: int) -> dict[str, Any]:
@@ -94,6 +107,8 @@ class Application:
         try:
             return await self._run(number)
         finally:
+            if self._options.role == "a" and number not in self._told:
+                await self._side.write({"run": number, "text": ""})
             if self._options.endpoint == "run":
                 id_ = f"{self._options.role}{number}"
                 await self._daemon.write({"id": f"{id_}.x", "call": "cancel", "attempt": f"{id_}.e"})
@@ -130,7 +145,7 @@ class Application:
         own, peer = self._own, self._peer
         if options.endpoint == "run":
             own = await self._own_endpoint(number)
-            peer = (await self._side.queue(number).get())["descriptor"]
+            peer = (await self._from_peer(number, "descriptor"))["descriptor"]
             if not peer:
                 raise Unprepared("no-descriptor", "the peer has found no endpoint")
         request = {
@@ -148,7 +163,7 @@ class Application:
     async def _respond(self, number: int) -> dict[str, Any]:
         if self._options.endpoint == "run":
             await self._own_endpoint(number)
-        first = await self._side.queue(number).get()
+        first = await self._from_peer(number, "notification")
         if not first["text"]:
             raise Unprepared("no-notification", "the peer had none to give")
         return {
@@ -158,6 +173,17 @@ class Application:
             "timeout_ms": self._options.timeout_ms,
         }
 
+    async def _from_peer(self, key: int | None, what: str) -> dict[str, Any]:
+        """The next line of the side channel. Unprepared: none came, for the peer or the channel is silent."""
+        patience_s = self._options.timeout_ms / 1000 + _PEER_S
+        try:
+            line = await asyncio.wait_for(self._side.queue(key).get(), patience_s)
+        except TimeoutError:
+            raise Unprepared("peer-silent", f"the peer sent no {what} within {patience_s:g} s") from None
+        if line is _ENDED:
+            raise Unprepared("side-channel-lost", f"the side channel ended before the peer's {what} came")
+        return line
+
     async def _own_endpoint(self, number: int) -> str:
         """A fresh one for this run: runs that are open together can't share a port, and samples grow old."""
         role = self._options.role
@@ -165,19 +191,21 @@ class Application:
         try:
             descriptor = str((await self._keep_endpoint(f"{role}{number}.e"))["descriptor"])
         finally:
-            # the peer waits for this line, whatever came of it
-            if role == "b":
+            if role == "b":  # the peer waits for this line, whatever came of it
                 await self._side.write({"run": number, "descriptor": descriptor})
-            elif not descriptor:
-                await self._side.write({"run": number, "text": ""})
         return descriptor
 
     async def _keep_endpoint(self, id_: str) -> dict[str, Any]:
         request = {"id": id_, "call": "endpoint", "keep": True, "servers": [self._options.stun]}
         await self._daemon.write(request | {"transport": self._options.transport})
-        while (reply := await self._daemon.queue(id_).get())["status"] == "progress":
-            if reply["stage"] == "found":
-                return reply
+        try:
+            async with asyncio.timeout(_ENDPOINT_S + _GRACE_S):
+                while (reply := await self._daemon.queue(id_).get())["status"] == "progress":
+                    if reply["stage"] == "found":
+                        return reply
+        except TimeoutError:
+            silent_s = _ENDPOINT_S + _GRACE_S
+            raise Unprepared("endpoint-hangs", f"the daemon's `endpoint` was not over after {silent_s:g} s") from None
         code = reply["code"]
         if code == "no-answer":  # a cell keeps its codes alone
             code = ": ".join([code, *(one["cause"] for side in reply["cause"].values() for one in side["silent"])])
@@ -187,6 +215,8 @@ class Application:
         """Hand the peer's later messages to the open attempt."""
         for count in itertools.count():
             line = await self._side.queue(number).get()
+            if line is _ENDED:
+                return
             await self._daemon.write(
                 {
                     "id": f"{attempt}.{count}",
@@ -199,7 +229,6 @@ class Application:
     async def _follow(self, number: int, id_: str, result: dict[str, Any]) -> socket.socket | None:
         """Read replies to the final one; the socket, if there is one."""
         sock: socket.socket | None = None
-        told = self._options.role == "b"
         while True:
             reply = await self._daemon.queue(id_).get()
             if "socket" in reply:
@@ -208,7 +237,7 @@ class Application:
             if reply["status"] == "progress":
                 if reply.get("notification"):
                     await self._side.write({"run": number, "text": reply["notification"]})
-                    told = True
+                    self._told.add(number)
                 if reply.get("code"):
                     result["failed"].append([reply.get("technique", ""), reply["code"]])
             elif reply["status"] == "ok":
@@ -216,8 +245,6 @@ class Application:
                 return sock
             else:
                 result |= {key: reply[key] for key in ("code", "message", "cause") if key in reply}
-                if not told:
-                    await self._side.write({"run": number, "text": ""})
                 if sock is not None:
                     sock.close()
                 return None

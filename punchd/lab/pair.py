@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -214,8 +214,9 @@ class Pair:
         patience_s: float,
         watch: Callable[[Result], None],
     ) -> None:
-        for _ in applications:
-            self._next(lines, patience_s)
+        starting: dict[str, list[int]] = {role: [] for role in applications}
+        while starting:
+            del starting[self._next(lines, patience_s, starting)[0]]
         started, open_runs = 0, dict[int, dict[str, dict[str, Any]]]()
         while started < result.runs or open_runs:
             hopeless = hurry and not result.ok and started - len(open_runs) >= parallel
@@ -225,7 +226,8 @@ class Pair:
                 for role in ("b", "a"):
                     _order(applications[role], started)
                 started += 1
-            role, said = self._next(lines, patience_s)
+            waiting = {role: [run for run, said in open_runs.items() if role not in said] for role in applications}
+            role, said = self._next(lines, patience_s, {role: runs for role, runs in waiting.items() if runs})
             number = said["run"]
             open_runs[number][role] = said
             if len(open_runs[number]) == 2:
@@ -233,11 +235,16 @@ class Pair:
                 result.add(both["a"], both["b"])
                 watch(result)
 
-    def _next(self, lines: queue.Queue[tuple[str, str]], patience_s: float) -> tuple[str, dict[str, Any]]:
+    def _next(
+        self, lines: queue.Queue[tuple[str, str]], patience_s: float, waiting: Mapping[str, Sequence[int]]
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """The next line of an application; `waiting`: the runs of which each has still to speak, none at its start."""
         try:
             role, line = lines.get(timeout=patience_s)
         except queue.Empty:
-            raise RuntimeError(f"the applications said nothing for {patience_s:g} s") from None
+            who = " and ".join(f"{role} ({f'runs {runs}' if runs else 'starting'})" for role, runs in waiting.items())
+            words = "\n".join(f"daemon {role}'s last words:\n{self._last_words(role)}" for role in waiting)
+            raise RuntimeError(f"application {who} said nothing for {patience_s:g} s; {words}") from None
         if not line:
             raise RuntimeError(f"application {role} ended; its daemon's last words:\n{self._last_words(role)}")
         return role, json.loads(line)

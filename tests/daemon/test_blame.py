@@ -3,9 +3,12 @@ It refuses to list rules; tests/lab/test_verdict.py lets a kernel drop packets."
 
 from __future__ import annotations
 
+import asyncio
+from unittest.mock import Mock
+
 import pytest
 
-from punchd.daemon.blame import named
+from punchd.daemon.blame import PATIENCE_S, Blame, named
 from punchd.firewall import Packet, parse
 from punchd.firewall_list import Rules
 from punchd.words.outcomes import Failed
@@ -87,3 +90,20 @@ def test_silence_over_udp_is_laid_at_a_rule_that_is_sure_to_make_it(rule: str, h
     assert isinstance(cause, dict)
     assert (code, code) == (outcome.code, cause["code"])
     assert (code == "blocked-incoming") == (rule in outcome.message) == ("mend" in cause)
+
+
+def test_rules_that_take_long_to_list_keep_no_verdict_waiting() -> None:
+    """The attempt's time is up; a caller that hears nothing takes its daemon for hanging."""
+    for in_time in (True, False):
+        with_rules = Mock(run_in_executor=Mock(return_value=(listing := asyncio.Future[Rules](loop=Mock()))))
+        said: list[Failed] = []
+        Blame(with_rules).find(Mock(pairs=[]), outcome := Failed("nothing-heard", "", ""), said.append)
+        (after_s, late, *arguments), _ = with_rules.call_later.call_args
+        assert ([], PATIENCE_S) == (said, after_s)
+        if in_time:
+            listing.set_result(Rules())
+        late(*arguments)
+        assert ([] if in_time else [outcome]) == said
+        if not in_time:
+            listing.set_result(Rules())
+        assert int(in_time) == listing.get_loop().call_soon.call_count  # type: ignore[attr-defined]  # a mock

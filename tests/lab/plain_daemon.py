@@ -1,7 +1,8 @@
 """A daemon of a page that speaks the API and knows plain simultaneous open and UDP: it tests the lab.
 
 It refuses everything else. Through NATs that stay silent to strays that is enough. Each request becomes a line of its
-log. With --second the initiator is not content before the responder's own message has come back.
+log. With --second the initiator is not content before the responder's own message has come back; a request of the
+call that --mute names is never answered.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ async def _open(request: dict[str, Any], own: int, peer: tuple[str, int]) -> soc
 class Caller:
     """One application."""
 
-    def __init__(self, unix: socket.socket, *, second: bool) -> None:
-        self._unix, self._second = unix, second
+    def __init__(self, unix: socket.socket, *, second: bool, mute: str) -> None:
+        self._unix, self._second, self._mute = unix, second, mute
         self._notified: dict[str, asyncio.Event] = {}
 
     async def serve(self) -> None:
@@ -50,6 +51,8 @@ class Caller:
 
     async def _perform(self, request: dict[str, Any]) -> None:
         match request["call"]:
+            case self._mute:
+                pass
             case "endpoint":
                 self._endpoint(request)
             case "notify":
@@ -102,7 +105,7 @@ class Caller:
         sock.close()
 
 
-async def main(path: str, *, second: bool) -> None:
+async def main(path: str, *, second: bool, mute: str) -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen()
@@ -111,7 +114,7 @@ async def main(path: str, *, second: bool) -> None:
     while True:
         unix, _ = await asyncio.get_running_loop().sock_accept(listener)
         unix.setblocking(False)
-        client = asyncio.create_task(Caller(unix, second=second).serve())
+        client = asyncio.create_task(Caller(unix, second=second, mute=mute).serve())
         clients.add(client)
         client.add_done_callback(clients.discard)
 
@@ -120,5 +123,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket")
     parser.add_argument("--second", action="store_true")
+    parser.add_argument("--mute", default="")
     options = parser.parse_args()
-    asyncio.run(main(options.socket, second=options.second))
+    asyncio.run(main(options.socket, second=options.second, mute=options.mute))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -135,6 +137,30 @@ def test_dead_daemon_is_named_with_its_last_words() -> None:
     with Lab("open", "open", echo=None) as lab:
         with pytest.raises(RuntimeError, match="last words:\nno such thing"):
             Pair(lab, daemon=["sh", "-c", "echo no such thing; exit 1"]).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("mute", "codes"),
+    [
+        ("initiate", ("daemon-hangs", "no-notification")),
+        ("respond", ("no-data", "daemon-hangs")),
+        ("endpoint", ("endpoint-hangs", "endpoint-hangs")),
+    ],
+)
+def test_a_daemon_that_says_nothing_hangs_no_lab(mute: str, codes: tuple[str, str]) -> None:
+    """Each wait has an end, and the peer is told of it: it waited for a notification for ever."""
+    with Lab("open", "open", echo=None) as lab:
+        with Pair(lab, daemon=[*PLAIN, "--mute", mute]) as pair:
+            result = pair.run("udp", runs=1, timeout_ms=500, endpoint="run")
+    assert ({codes[0]: 1}, {codes[1]: 1}) == (result.causes_a, result.causes_b)
+
+
+def test_silent_application_is_named(tmp_path: Path) -> None:
+    """With the runs that wait for it, and what its daemon said last: there is nothing else to begin with."""
+    (tmp_path / "b.log").write_text("no such luck\n")
+    pair = Pair(Mock(), logs=tmp_path)
+    with pytest.raises(RuntimeError, match=r"application b \(runs \[3\]\) said nothing for 0.01 s(?s:.*)no such luck"):
+        pair._next(queue.Queue(), 0.01, {"b": [3]})
 
 
 def test_json_is_one_object_on_the_last_line() -> None:
