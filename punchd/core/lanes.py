@@ -66,7 +66,7 @@ class Rounds:
     @property
     def number(self) -> int:
         """The round in which the first packet left on the chosen lane; 0 before there is one."""
-        return next((number for _, number, burst in self._sent if self.chosen in burst), 0)
+        return next((number for _, number, burst in self._sent if self.chosen in burst), 0) if self.chosen else 0
 
 
 def _named(spread: Spread) -> list[int]:

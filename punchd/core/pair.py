@@ -299,7 +299,7 @@ class Pair:
     @property
     def waits(self) -> bool:
         """The responder opens its own NAT and waits for the initiator's packet."""
-        return self.offer.opening in (Opening.REFIRED, Opening.CALLED)
+        return self.offer.opening in _WAITED_FOR
 
     def heard_by_kernel(self) -> Script:
         """Wait until the made socket has taken a segment in: the ring sees what a rule of this host may drop."""
@@ -499,5 +499,6 @@ def never(event: ScriptEvent) -> bool:
 
 
 _KIND = SYN_ACK | RST
+_WAITED_FOR = (Opening.REFIRED, Opening.CALLED)
 _RESET = {104, 111}  # ECONNRESET, ECONNREFUSED
 _TIME_EXCEEDED = 11  # RFC 792

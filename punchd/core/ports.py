@@ -39,10 +39,11 @@ class Ports:
             listener, other = self.draw(own_listens=True)
             return other, listener
         own, kind = (self._listen, 1) if own_listens else (self._connect, 0)
-        turn, place = divmod(self._counters[kind], len(own))
+        size = len(own)
+        turn, place = divmod(self._counters[kind], size)
         self._counters[kind] += 1
         peer = (self._offsets[kind] + turn + place * 7919) % len(self._connect)
-        return own.low + place * _STRIDE % len(own), self._connect.low + peer
+        return own.low + place * _STRIDE % size, self._connect.low + peer
 
     def seed(self, count: int) -> int:
         """What the ports of a fan are drawn from (core/lanes.py): `count` of ours in all, behind the last fan's.

@@ -96,9 +96,7 @@ class Nat:
         kind = self._kind
         if not self._tracks:
             return packet
-        sender = packet.sender if isinstance(packet, IcmpError) else remote
-        if self._blocked.get(sender, now) > now:
-            self._blocked[sender] = now + kind.timers.block
+        if self._blocked and self._is_blocked(packet.sender if isinstance(packet, IcmpError) else remote, now):
             return None
         if isinstance(packet, IcmpError):
             return self._error(packet, now, remote)
@@ -231,6 +229,13 @@ class Nat:
         return port
 
     # -- what comes unasked --------------------------------------------------------------------------------------
+
+    def _is_blocked(self, sender: str, now: float) -> bool:
+        """Whether it is not heard for what it sent before; each arrival begins that time anew."""
+        blocked = self._blocked.get(sender, now) > now
+        if blocked:
+            self._blocked[sender] = now + self._kind.timers.block
+        return blocked
 
     def _stray(self, packet: Carried, now: float, remote: str) -> Refused | None:
         public = (isinstance(packet, Segment), packet.dst, (remote, packet.src))
