@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from bench._street import cpu_s
 from punchd.lab.topology import Lab
 
 PORT, PORTS = 10_000, 64  # outside of the punch range and of the ephemeral one
@@ -42,12 +43,14 @@ class Baseline:
             lab = stack.enter_context(self.lab)
             lab.nat_b.nft(self._opened.replace("HOST", lab.b.address))
             self._programs = {"uvloop": [sys.executable, "-m", "bench._plain"], "C": [str(compiled(_SOURCE))]}
+            self._servers: dict[str, int] = {}
             self._ports = {name: PORT + PORTS // 2 * number for number, name in enumerate(self._programs)}
             for name, program in self._programs.items():
                 argv = [*program, "server", str(self._ports[name]), str(PORTS // 2)]
                 server = lab.b.popen(argv, stdout=subprocess.PIPE)
                 assert server.stdout is not None
                 server.stdout.readline()
+                self._servers[name] = server.pid
             self._stack = stack.pop_all()
         return self
 
@@ -58,9 +61,15 @@ class Baseline:
 
     def rate(self, program: str, count: int, *, concurrency: int) -> float:
         """Connections a second by "uvloop" or "C"."""
+        return self.measure(program, count, concurrency=concurrency)[0]
+
+    def measure(self, program: str, count: int, *, concurrency: int) -> tuple[float, float]:
+        """The same, and the milliseconds of processor that one cost both ends together."""
         where = [self.lab.public_b, str(self._ports[program]), str(PORTS // 2)]
         argv = [*self._programs[program], "client", *where, str(count), str(concurrency)]
-        return count / float(self.lab.a.run(argv, timeout_s=120))
+        before_s = cpu_s(self._servers[program])
+        took_s, used_s = map(float, self.lab.a.run(argv, timeout_s=120).split())
+        return count / took_s, (used_s + cpu_s(self._servers[program]) - before_s) / count * 1000
 
 
 def compiled(*sources: Path) -> Path:

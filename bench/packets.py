@@ -30,7 +30,7 @@ PORTS = 4096
 """Of the range: so many flows are ours where all are."""
 STRANGER, OWN = "203.0.113.7", "203.0.113.8"
 OWN_PORT, OWN_EVERY = 9, 64
-RATES, QUICK_RATES = (50_000, 100_000, 150_000, 200_000, 250_000, 300_000), (100_000, 200_000, 300_000)
+RATES, QUICK_RATES = (50_000, 100_000, 150_000, 200_000, 250_000, 300_000), (50_000, 100_000, 200_000, 300_000)
 """Own SYNs a second; the generator's own highest lies near the last."""
 TRIES, OFFERED = 2, 0.95
 """Floods at each rate, and the part of it that the generator has to reach: it may wait for a core, too."""
@@ -161,10 +161,10 @@ def _gives_out(reader: Reader, rate: int, seconds: float) -> str:
 
 def _without_loss(ours: Climb, bare: Climb) -> Figure:
     """Ours is to come as far as the bare loop comes."""
-    name, target = "highest rate without loss", at_least(0.9 * bare.rate)
+    name = "highest rate without loss"
     if not bare.rate:
-        return Figure.absent(name, "1/s", target, f"the bare loop: {bare.end}")
-    return Figure(name, ours.rate, "1/s", target=target, note=ours.end)
+        return Figure.absent(name, "1/s", at_least(1), f"the bare loop: {bare.end}")
+    return Figure(name, ours.rate, "1/s", target=at_least(0.9 * bare.rate), note=ours.end)
 
 
 _CRAFTING = ("segment", "checksum", "options", "filter")
