@@ -64,4 +64,13 @@ def test_a_segment_right_after_another_is_not_alone() -> None:
     stage = Stage(2)
     assert [True] == stage.hear(1, after_s=2 * QUIET_S)
     assert [False] == stage.hear(2, after_s=QUIET_S / 2)
+    assert [False] == stage.hear(1, after_s=QUIET_S / 2)
     assert [True] == stage.hear(1, after_s=2 * QUIET_S)
+
+
+def test_a_second_event_of_the_same_attempt_is_as_alone_as_the_first() -> None:
+    """A segment and what the kernel makes of it come together."""
+    stage = Stage(2)
+    assert [True, True] == stage.hear(1, 1, after_s=2 * QUIET_S)
+    assert [True] == stage.hear(1, after_s=QUIET_S / 2)
+    assert [False] == stage.hear(2, after_s=QUIET_S / 2)
