@@ -103,8 +103,7 @@ class Driver:
 
     def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
         now = self._clock()
-        rested = now > self._busy_until + QUIET_S
-        self._sole = run if rested or self._sole is run else None
+        self._sole = run if now > self._busy_until + QUIET_S or self._sole is run else None
         run.busy, run.caller.alone = True, self._sole is run
         run.muted = self._budget.overdrawn_until > now and not self._pays(run)
         try:
@@ -118,6 +117,7 @@ class Driver:
             self._pays(run)
         if run.broken or run.attempt.done:
             self._end(run)
+            self._sole = None  # what has ended is kept by nobody
         else:
             self._arm(run)
         self._busy_until = self._clock()
