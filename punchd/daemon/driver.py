@@ -39,7 +39,7 @@ from punchd.words.probing import KeptPort
 log: Any = structlog.get_logger()
 
 ASK_AGAIN_S = 0.002
-QUIET_S = 0.0001  # after so long without an event, the next one is taken to be alone in its turn of the loop
+QUIET_S = 0.0001  # after so long without an event, the next attempt to have one is taken to be alone in the loop's turn
 FAR_S = 1.0  # by which an alarm may be too early; to be rung for nothing costs more than to be set anew
 PAIRS_MAX = FLOWS * 3 // 8  # two flows each; beyond that the table's chains grow long
 
@@ -59,6 +59,7 @@ class Driver:
         self._tuples = Tuples(host, kept, self._clockwork, clock=clock)
         self._next_token = 1
         self._busy_until = 0.0
+        self._sole: Run | None = None
         self.runs: set[Run] = set()
         self._table: dict[type[Any], Callable[[Run, Any], None]] = {
             do.OpenPair: self._open_pair, do.OpenFan: self._open_fan, do.Adopt: self._adopt, do.Connect: self._connect,
@@ -96,14 +97,14 @@ class Driver:
         """End every attempt and let go of the shared descriptors' readers."""
         for run in list(self.runs):
             self.feed(run, seen.Cancelled(code))
-        if self._host.ring is not None:
-            self._loop.remove_reader(self._host.ring.fileno())
-        if self._host.queue is not None:
-            self._loop.remove_reader(self._host.queue.fileno())
+        for edge in (self._host.ring, self._host.queue):
+            if edge is not None:
+                self._loop.remove_reader(edge.fileno())
 
     def _guarded(self, run: Run, work: Callable[[Run], None]) -> None:
         now = self._clock()
-        run.busy, run.caller.alone = True, now > self._busy_until + QUIET_S
+        self._sole = run if now > self._busy_until + QUIET_S or self._sole is run else None
+        run.busy, run.caller.alone = True, self._sole is run
         run.muted = self._budget.overdrawn_until > now and not self._pays(run)
         try:
             work(run)
@@ -116,6 +117,7 @@ class Driver:
             self._pays(run)
         if run.broken or run.attempt.done:
             self._end(run)
+            self._sole = None  # what has ended is kept by nobody
         else:
             self._arm(run)
         self._busy_until = self._clock()
@@ -227,10 +229,10 @@ class Driver:
     def _drain_ring(self) -> bool:
         """Feed what the ring has seen. Whether there was any."""
         records = self._host.ring.drain() if self._host.ring is not None else []
-        if len(records) == 1:
+        if records and records[0].token == records[-1].token:
             self._tell_heard(records)  # whose answer waits for nothing
         elif records:
-            self._busy_until = math.inf
+            self._busy_until, self._sole = math.inf, None
             with self._saying.gathered():
                 self._tell_heard(records)
         return bool(records)
@@ -241,8 +243,7 @@ class Driver:
 
     def _tell_heard(self, records: Sequence[Seen | SeenIcmp]) -> None:
         for record in records:
-            known = self._tokens.get(record.token)
-            if known is None:
+            if (known := self._tokens.get(record.token)) is None:
                 continue
             run, held = known
             if held.fan is not None and not is_of_use(record):

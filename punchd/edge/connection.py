@@ -3,8 +3,9 @@ It refuses to know what a line means: requests, ids and the wording of errors ar
 
 Theory of operation. At most LINES_PER_WAKE lines are handed on before other connections get their turn.
 Output leaves at the end of the loop's turn, all lines of one turn together as far as descriptors allow, and queues
-while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due;
-to lines of which more wait for their turn, after HOLD_S: each time that a flooding caller is woken costs the others.
+while the kernel does not take it. What is said to a line that came alone leaves at once, for nothing else is due, and
+so does what its owner says `at_once`; to lines of which more wait for their turn, after HOLD_S: each time that a
+flooding caller is woken costs the others.
 A droppable line waits COMPANY_S for one that is not.
 
     flowing      at most UNREAD_MAX_LEN bytes queued; input is read

@@ -609,6 +609,26 @@ def test_what_nothing_else_is_said_with_leaves_at_once(run: Any) -> None:
     run(story)
 
 
+def test_a_break_is_told_to_the_loop_and_not_to_whoever_speaks(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner is in the middle of an attempt that it is no fault of."""
+
+    def refuse(_: Connection) -> int:
+        raise OSError(errno.ENOBUFS, "no room")
+
+    monkeypatch.setattr(Connection, "_send_some", refuse)
+
+    async def story(told: House) -> None:
+        broken: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context["exception"].errno))
+        with told.client():
+            await until(lambda: told.server.connections)
+            told.connection.send(b"ok\n", at_once=True)
+        assert ["closed"] == told.events
+        assert [errno.ENOBUFS] == broken
+
+    run(story)
+
+
 @pytest.mark.parametrize("company", [b"", b"notify\n"])
 def test_a_droppable_line_waits_for_company_but_not_long(
     run: Any, monkeypatch: pytest.MonkeyPatch, company: bytes
