@@ -56,16 +56,12 @@ class Service(Protocol):
 class Session:
     """The requests of one connection. Ids are the caller's, and free again after the final reply."""
 
-    __slots__ = ("_calls", "_open", "_service", "connection", "log")
+    __slots__ = ("_open", "_service", "connection", "log")
 
     def __init__(self, service: Service, connection: Connection) -> None:
         self._service, self.connection = service, connection
         self.log: Any = log.bind(uid=connection.credentials.uid)
         self._open: dict[str, Call | EndpointCall] = {}
-        self._calls: dict[type[Any], Callable[[Any], None]] = {
-            Initiate: self._initiate, Respond: self._respond, Notify: self._notify, Cancel: self._cancel,
-            FindEndpoint: self._endpoint, Status: self._status, Ping: self._ping,
-        }  # fmt: skip
 
     def handle(self, request: Request) -> None:
         """Act on one request; every failure becomes its final line."""
@@ -73,7 +69,7 @@ class Session:
             self._refuse(request.id, RequestError(Code.ID_IN_USE, f"request {request.id!r} is still open"))
             return
         try:
-            self._calls[type(request)](request)
+            _CALLS[type(request)](self, request)
         except PunchdError as error:
             self._refuse(request.id, error)
         except Exception as error:  # a Bug of ours ends this request, and no other
@@ -356,3 +352,10 @@ class EndpointCall:
             self.session.connection.send(line)
             self.session._service.admission.leave(self.uid, ENDPOINTS)
             self.session.ended(self.id)
+
+
+# of the class, not of each session: a session that knew its own methods would wait for the collector
+_CALLS: dict[type[Request], Callable[[Session, Any], None]] = {
+    Initiate: Session._initiate, Respond: Session._respond, Notify: Session._notify, Cancel: Session._cancel,
+    FindEndpoint: Session._endpoint, Status: Session._status, Ping: Session._ping,
+}  # fmt: skip

@@ -3,14 +3,16 @@ Punches nothing: service and connection are stand-ins that say yes to everything
 
 from __future__ import annotations
 
+import gc
 from unittest.mock import MagicMock
 
 import pytest
 
 from punchd.daemon.run import Run
-from punchd.daemon.session import Call
+from punchd.daemon.session import Call, Session
 from punchd.words.addresses import Endpoint
 from punchd.words.outcomes import Failed, Punched
+from punchd.words.requests import Ping
 
 FAILED = Failed("time-up", "no answer", "")
 
@@ -52,3 +54,17 @@ def test_a_hand_over_that_is_all_there_is_to_say_leaves_at_once(alone: bool) -> 
     call.punched(Punched("tcp-midstream", *ends, 1.0, 2.0, 1), 7)
     (sent,) = call.session.connection.send.call_args_list  # type: ignore[attr-defined]  # a stand-in
     assert alone == sent.kwargs["at_once"]
+
+
+def test_a_connection_that_is_over_is_let_go_of_at_once() -> None:
+    """A session that knows itself stays until the collector comes, after thousands of connections."""
+    gc.collect()
+    gc.disable()
+    try:
+        session = Session(MagicMock(pong=b""), MagicMock())
+        session.handle(Ping(id="1"))
+        session.closed()
+        del session
+        assert not any(type(thing) is Session for thing in gc.get_objects())
+    finally:
+        gc.enable()
