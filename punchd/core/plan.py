@@ -380,7 +380,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
 
     Where the peer's alone counts, it is we who fire: the peer brings its NAT to a port, at hole range, and says so. Its
     daemon alone knows what others open there, and what it fires from elsewhere than where we aim is a stray to our NAT.
-    It opens holes for all ports that ours may be, too, and we fire from one, unless its NAT is known to forgive.
+    It opens holes for all ports that ours may be, too, and we fire from one.
     """
     mine, theirs = _course(own), _course(peer)
     both = mine is not None and theirs is not None
@@ -411,7 +411,7 @@ def _counted(transport: str, own: View, peer: View, times: Times) -> list[Row]:
             where = replace(where, count=where.count + own.unsure + wider)
             if late and both:
                 count, guesses = _meet(mine, where.first, where.first + where.count)
-            elif late and not peer.nat.forgives:  # each of our packets must find a hole
+            elif late:  # each of our packets must find a hole
                 count, guesses = predict.fan(mine, where, holes=HOLES, probes=PROBES, sparing=True)
             else:
                 count, guesses = predict.fan(mine, where, holes=HOLES, probes=1 if both else GUESSES)
