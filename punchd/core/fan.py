@@ -26,7 +26,9 @@ follows as a bare ACK, and the rest is as above:
       |---SYN-ACK--------|--------------->|------------->|
       |<-----------------|----------------|<----FIRE-----|
 
-Where the initiator fires, the SYN-ACK hits it. A FIRE that comes without one has it sent again.
+Where the initiator fires, the SYN-ACK hits it; it comes again on each lane that was met, until the ANSWER. No FIRE
+comes before that: it would make the responder's NAT call the connection ESTABLISHED, and were the SYN-ACK lost, neither
+another one nor the initiator's SYN would pass from then on (nf_conntrack_proto_tcp.c, tcp_conntracks).
 
 A burst leaves every PACE_S, and none where the budget refuses; between rounds there is a pause that grows.
 """
@@ -107,7 +109,15 @@ def responder(pair: Pair, every_s: float) -> Script:
 
     pair.sprays = not pair.waits
     rounds = _holes(pair, every_s) if pair.waits else _rounds(ROUNDS)
-    event = yield from _contact(pair, Signal.FIRE, rounds, lambda event: _fires_back(pair, event), ready)
+    met: list[Lane] = []  # by a SYN each
+
+    def answered(event: ScriptEvent) -> bool:
+        return _fires_back(pair, event, met)
+
+    event = yield from _contact(pair, Signal.FIRE, rounds, lambda event: answered(event) or bool(met), ready)
+    if met:
+        pair.sprays = False
+        event = yield from pair.until(answered, again=lambda: _send(pair, Signal.FIRE, tuple(met), flags=SYN_ACK))
     _adopt(pair, event)
     _establish(pair)
     if pair.stream:
@@ -201,32 +211,28 @@ def _spray(pair: Pair, word: Signal, burst: Burst, ttl: int | None, wanted: Want
             pair.lanes.note(burst, pair.now)
 
 
-def _fires_back(pair: Pair, event: ScriptEvent) -> bool:
-    """Whether it is the ANSWER; a lane on which the initiator is heard otherwise gets a FIRE of its own."""
+def _fires_back(pair: Pair, event: ScriptEvent, met: list[Lane]) -> bool:
+    """Whether it is the ANSWER; a lane on which the initiator is heard otherwise gets a FIRE of its own.
+
+    To a SYN it is a SYN-ACK, and the lane joins those that were `met`.
+    """
     if signal(Signal.ANSWER)(event):
         return True
-    met = _is_first(pair, event)
-    if met and isinstance(event, SegmentSeen) and not event.flags & ACK:
-        _send(pair, Signal.FIRE, (_lane(event),), flags=SYN_ACK)
-    if met or signal(Signal.PRIME)(event):
-        pair.lanes.note((_lane(event),), pair.now)
-        _send(pair, Signal.FIRE, (_lane(event),), flags=ACK)
+    first = _is_first(pair, event)
+    if not (first or signal(Signal.PRIME)(event)):
+        return False
+    lane, flags = _lane(event), SYN_ACK if first and not _acknowledges(event) else ACK
+    if flags == SYN_ACK and lane not in met:
+        met.append(lane)
+    pair.lanes.note((lane,), pair.now)
+    _send(pair, Signal.FIRE, (lane,), flags=flags)
     return False
 
 
 def _hits(pair: Pair) -> Wanted:
     """The responder's FIRE, or the segment of the handshake that stands for it."""
     fire = signal(Signal.FIRE)
-    if not _handshakes(pair) or pair.offer.opening is Opening.PRIMED:
-        return lambda event: fire(event) or (_is_first(pair, event) and not _acknowledges(event))
-
-    def hit(event: ScriptEvent) -> bool:
-        # without the SYN-ACK, our NAT and our host would call the ANSWER invalid: have it sent again
-        if fire(event):
-            _send(pair, Signal.PRIME, (_lane(event),), flags=SYN)
-        return _is_first(pair, event)
-
-    return hit
+    return lambda event: fire(event) or _is_first(pair, event)
 
 
 def _is_first(pair: Pair, event: ScriptEvent) -> bool:

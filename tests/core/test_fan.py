@@ -321,15 +321,39 @@ def test_in_a_handshake_each_segment_has_the_numbers_that_tracking_wants() -> No
     assert [Materialise] == [type(effect) for effect in effects if isinstance(effect, Materialise)]
 
 
-def test_a_lost_syn_ack_is_fetched_before_the_answer() -> None:
-    """Seen between kernel NATs: the FIRE behind it came, and each ANSWER died at A's own tracking."""
-    attempt = initiating(opening=Opening.CALLED, lanes=replace(LANES, handshake=True))
+def test_a_syn_ack_comes_alone_and_again_until_the_answer() -> None:
+    """With a FIRE behind it, a lost one was lost for good, at B's own tracking. A may hear any lane first."""
+    attempt = responding(opening=Opening.CALLED, handshake=True)
+    attempt.begin()
+    pair, lane, other = attempt.pairs[0], (23000, 40005), (23000, 40070)
+    for met, now in ((lane, 0.1), (other, 0.11)):
+        (syn_ack,) = those(Spray, attempt.step(sees(pair, met, flags=SYN), now))
+        assert ((met,), SYN_ACK, None) == (syn_ack.lanes, syn_ack.flags, syn_ack.ttl)
+    assert pytest.approx(0.1 + FIRST_REFIRE_S) == pair.deadline
+    (again,) = those(Spray, attempt.step(DeadlinePassed(), 0.1 + FIRST_REFIRE_S))
+    assert ((lane, other), SYN_ACK, None) == (again.lanes, again.flags, again.ttl)
+    effects = attempt.step(sees(pair, other, Signal.ANSWER), 0.4)
+    assert [Adopt(0, *other, HOLE, pair.snd_nxt or 0)] == those(Adopt, effects)
+    assert [] == those(Spray, effects)
+
+
+def test_a_syn_ack_that_crosses_ours_gets_its_fire() -> None:
+    """Where our SYN got through, too: A adopts that lane, and waits for no other segment."""
+    attempt = responding(opening=Opening.CALLED, handshake=True)
+    attempt.begin()
+    lane = (23000, 40005)
+    attempt.step(sees(attempt.pairs[0], lane, flags=SYN), 0.1)
+    (fire,) = those(Spray, attempt.step(sees(attempt.pairs[0], lane, flags=SYN_ACK), 0.15))
+    assert (ACK, (lane,)) == (fire.flags, fire.lanes)
+
+
+@pytest.mark.parametrize("opening", Opening)
+def test_a_syn_ack_hits_an_initiator_however_it_opens(opening: Opening) -> None:
+    """A primer that went too far is a SYN like any other, and nothing else follows the SYN-ACK."""
+    attempt = initiating(opening=opening, lanes=replace(LANES, handshake=True))
     begun(attempt)
-    attempt.step(CallHeard(SecondMessage(NONCE, (Ready(0),))), 0.5)
-    pair, lane = attempt.pairs[0], (22107, 23000)
-    (syn,) = those(Spray, attempt.step(sees(pair, lane, Signal.FIRE), 1.0))
-    assert ((lane,), SYN, None) == (syn.lanes, syn.flags, syn.ttl)
-    effects = attempt.step(sees(pair, lane, flags=SYN_ACK), 1.2)
+    attempt.step(DeadlinePassed(), PACE_S)
+    effects = attempt.step(sees(attempt.pairs[0], (22107, 23000), flags=SYN_ACK), 1.2)
     assert [Adopt, Materialise, Tell] == [type(effect) for effect in work(effects)]
     assert [Signal.ANSWER] == [tell.signal for tell in those(Tell, effects)]
 

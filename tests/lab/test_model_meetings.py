@@ -52,3 +52,12 @@ def test_neighbours_that_take_more_ports_than_ever_cost_a_second_fan(many: int) 
     for number in range(many):
         nat.outbound(Datagram(5000 + number, 9, b"", 64), START_S, NOWHERE)
     assert punch.run().ok
+
+
+@pytest.mark.slow
+def test_no_segment_of_the_handshake_is_lost_for_good() -> None:
+    """With a FIRE behind the SYN-ACK, six of these runs were lost: B's NAT let no second SYN-ACK pass."""
+    runs = [
+        World("linux-noloose", BUSY, classes="measured", fans=True, seed=seed, loss=0.05).run() for seed in range(60)
+    ]
+    assert all(run.ok for run in runs)
