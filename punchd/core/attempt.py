@@ -44,7 +44,8 @@ from itertools import pairwise
 from typing import TypeGuard
 
 from punchd.core import candidates, verdict
-from punchd.core.pair import Pair, ScriptEvent
+from punchd.core.pair import Pair
+from punchd.core.script import ScriptEvent
 from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms, secret_tag
 from punchd.words.addresses import Endpoint, is_private

@@ -39,7 +39,8 @@ from collections.abc import Callable, Generator, Iterator
 from itertools import count
 
 from punchd.core.lanes import MEETS_MAX, ROUNDS, Burst, Lane
-from punchd.core.pair import SEQ_MASK, Pair, Script, ScriptEvent, Waiting, Wanted, never, signal
+from punchd.core.pair import SEQ_MASK, Pair
+from punchd.core.script import Script, ScriptEvent, Waiting, Wanted, never, signal
 from punchd.words.effects import Adopt, Locate, Materialise, Spray
 from punchd.words.events import (
     ACK,

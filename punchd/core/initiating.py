@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from punchd.core import verdict
 from punchd.core.attempt import DONE, EXCHANGING, LINGER_S, LINGERING, PRIMING, UDP_WORDS, Attempt
 from punchd.core.draw import draw
-from punchd.core.pair import Pair, ScriptEvent, signal
+from punchd.core.pair import Pair
 from punchd.core.ports import Ports
+from punchd.core.script import ScriptEvent, signal
 from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms
 from punchd.words.effects import Finish, HandOver, Notify

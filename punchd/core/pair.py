@@ -33,6 +33,7 @@ from typing import Concatenate, ParamSpec
 
 from punchd.core.evidence import Evidence
 from punchd.core.lanes import Rounds
+from punchd.core.script import Script, ScriptEvent, Waiting, Wanted, heard, signal
 from punchd.core.terms import Terms, secret_numbers
 from punchd.words.effects import AskKernel, Clear, ClosePair, Connect, Effect, Resend, SetTtl, Tell
 from punchd.words.events import (
@@ -52,7 +53,6 @@ from punchd.words.events import (
     KernelHeard,
     Located,
     PacketRefused,
-    PairEvent,
     Readable,
     SegmentSeen,
     Signal,
@@ -65,10 +65,6 @@ from punchd.words.notification import Opening, Spread, Syn
 from punchd.words.plan import Candidate
 
 P = ParamSpec("P")
-ScriptEvent = PairEvent | DeadlinePassed
-Script = Generator[None, ScriptEvent, None]
-Waiting = Generator[None, ScriptEvent, ScriptEvent]
-Wanted = Callable[[ScriptEvent], bool]
 
 FIRST_REFIRE_S = 0.150
 FIRST_RESYN_S = 0.300
@@ -280,10 +276,10 @@ class Pair:
         if self.waits:
             self.tell(FIRE, ttl=self.hole)
             self.calls = self.offer.opening is Opening.CALLED
-            yield from self.hold(_heard, lambda: self.tell(FIRE, ttl=self.hole), every_s)
+            yield from self.hold(heard, lambda: self.tell(FIRE, ttl=self.hole), every_s)
         fire()
         if self.offer.timed:
-            yield from self.until(_heard, again=fire)
+            yield from self.until(heard, again=fire)
             if self.stream:
                 yield from self.heard_by_kernel()
             if not self.has_answer:
@@ -461,41 +457,6 @@ class Pair:
             self.committed = True
         if (signal is ANSWER or signal is COMMIT) and self.reach_at is None:
             self.reach_at = self.now
-
-
-# -- predicates for `until` ----------------------------------------------------------------------------------
-
-
-def own(flags: int) -> Wanted:
-    """A segment of ours with exactly these of SYN, ACK and RST left this host."""
-    return lambda event: isinstance(event, SegmentSeen) and event.outgoing and event.flags & (SYN | ACK | RST) == flags
-
-
-def peers(flags: int) -> Wanted:
-    """A segment of the peer's with exactly these of SYN, ACK and RST arrived."""
-    return lambda event: (
-        isinstance(event, SegmentSeen) and not event.outgoing and event.flags & (SYN | ACK | RST) == flags
-    )
-
-
-def signal(*which: Signal) -> Wanted:
-    """The peer's punchd signalled."""
-    return lambda event: isinstance(event, SignalSeen) and event.signal in which
-
-
-def _heard(event: ScriptEvent) -> bool:
-    """The initiator's punchd said anything at all."""
-    return isinstance(event, SignalSeen)
-
-
-def connected(event: ScriptEvent) -> bool:
-    """The kernel calls the socket ESTABLISHED."""
-    return isinstance(event, Connected)
-
-
-def never(event: ScriptEvent) -> bool:
-    """Nothing ends this wait but the attempt."""
-    return False
 
 
 _KIND = SYN_ACK | RST

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from punchd.core.attempt import FIRING, LINGER_S, LINGERING, UDP_WORDS, Attempt
 from punchd.core.draw import meet
-from punchd.core.pair import Pair, ScriptEvent
+from punchd.core.pair import Pair
 from punchd.core.ports import Ports
+from punchd.core.script import ScriptEvent
 from punchd.core.techniques import TECHNIQUES
 from punchd.core.terms import Terms
 from punchd.words.addresses import is_private

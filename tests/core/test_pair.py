@@ -7,18 +7,8 @@ import pytest
 from acts import ISN_A, ISN_B, NONCE, SYN_OF_A, candidate, own_syn, own_syn_ack, peer_syn, peer_syn_ack, seen, those
 from msgspec.structs import replace
 
-from punchd.core.pair import (
-    FIRST_REFIRE_S,
-    REFIRE_CEILING_S,
-    REFIRE_GROWTH,
-    Pair,
-    Script,
-    connected,
-    never,
-    own,
-    peers,
-    signal,
-)
+from punchd.core.pair import FIRST_REFIRE_S, REFIRE_CEILING_S, REFIRE_GROWTH, Pair
+from punchd.core.script import Script, connected, never, own, peers, signal
 from punchd.core.terms import Terms
 from punchd.words.effects import Abort, Clear, ClosePair, Effect, Resend, Tell
 from punchd.words.events import (

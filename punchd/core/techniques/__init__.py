@@ -8,7 +8,8 @@ from types import ModuleType
 
 import msgspec
 
-from punchd.core.pair import Pair, Script
+from punchd.core.pair import Pair
+from punchd.core.script import Script
 from punchd.core.techniques import (
     tcp_birthday,
     tcp_direct,

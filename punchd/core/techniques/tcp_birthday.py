@@ -6,7 +6,8 @@ the diagram. Not a random NAT at both sides.
 from __future__ import annotations
 
 from punchd.core import fan
-from punchd.core.pair import ACK_HOLE_S, SYN_HOLE_S, Pair, Script
+from punchd.core.pair import ACK_HOLE_S, SYN_HOLE_S, Pair
+from punchd.core.script import Script
 
 NAME = "tcp-birthday"
 NEEDS = frozenset({"ring", "raw", "repair"})

@@ -24,7 +24,8 @@ And the other way, where it is the responder who can be reached as it is:
 
 from __future__ import annotations
 
-from punchd.core.pair import Pair, Script, connected, never, own
+from punchd.core.pair import Pair
+from punchd.core.script import Script, connected, never, own
 from punchd.core.techniques.tcp_simopen import connecting, insisting, reached, reaching
 from punchd.words.effects import Listen, Resend
 from punchd.words.events import SYN_ACK, SegmentSeen

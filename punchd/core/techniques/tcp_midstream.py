@@ -24,7 +24,8 @@ any rule of this host does: a side is satisfied only when its socket has heard, 
 
 from __future__ import annotations
 
-from punchd.core.pair import ACK_HOLE_S, Pair, Script, never, signal
+from punchd.core.pair import ACK_HOLE_S, Pair
+from punchd.core.script import Script, never, signal
 from punchd.words.effects import Materialise
 from punchd.words.events import ANSWER, COMMIT, FIRE, PRIME
 

@@ -18,7 +18,8 @@ the connection ESTABLISHED, and no byte ever passes.
 
 from __future__ import annotations
 
-from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers, signal
+from punchd.core.pair import SYN_HOLE_S, Pair
+from punchd.core.script import Script, never, own, peers, signal
 from punchd.core.techniques.tcp_simopen import connecting
 from punchd.words.effects import Abort, Listen, Resend
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal

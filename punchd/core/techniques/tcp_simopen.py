@@ -12,17 +12,8 @@ Needs no privilege; sees more with the ring. Does not work where NAT A drops inb
 
 from __future__ import annotations
 
-from punchd.core.pair import (
-    FIRST_RESYN_S,
-    SYN_HOLE_S,
-    Pair,
-    Script,
-    connected,
-    never,
-    own,
-    peers,
-    signal,
-)
+from punchd.core.pair import FIRST_RESYN_S, SYN_HOLE_S, Pair
+from punchd.core.script import Script, connected, never, own, peers, signal
 from punchd.words.effects import Abort, Resend, SetTtl
 from punchd.words.events import SYN, SYN_ACK, SegmentSeen, Signal
 from punchd.words.notification import Opening

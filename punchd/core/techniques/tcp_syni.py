@@ -13,7 +13,8 @@ Passes a NAT A that filters every inbound SYN; NAT B must let a SYN-ACK out afte
 
 from __future__ import annotations
 
-from punchd.core.pair import SYN_HOLE_S, Pair, Script, never, own, peers
+from punchd.core.pair import SYN_HOLE_S, Pair
+from punchd.core.script import Script, never, own, peers
 from punchd.words.effects import Inject, Resend, SetTtl
 from punchd.words.events import ACK, SYN, SYN_ACK, DeadlinePassed, SegmentSeen, Signal
 from punchd.words.notification import Syn

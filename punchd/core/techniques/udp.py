@@ -10,7 +10,8 @@ Passes NATs whose mapping for the drawn port is known to both; needs no privileg
 
 from __future__ import annotations
 
-from punchd.core.pair import UDP_HOLE_S, Pair, Script, never, signal
+from punchd.core.pair import UDP_HOLE_S, Pair
+from punchd.core.script import Script, never, signal
 from punchd.core.terms import secret_tag
 from punchd.words.effects import OpenDatagram
 from punchd.words.events import ANSWER, COMMIT, FIRE, PRIME

@@ -6,7 +6,8 @@ many sockets, and the one that is hit is connected.
 from __future__ import annotations
 
 from punchd.core import fan
-from punchd.core.pair import UDP_HOLE_S, Pair, Script
+from punchd.core.pair import UDP_HOLE_S, Pair
+from punchd.core.script import Script
 
 NAME = "udp-birthday"
 NEEDS: frozenset[str] = frozenset()
