@@ -284,6 +284,10 @@ class Pair:
                 yield from self.heard_by_kernel()
             if not self.has_answer:
                 self.tell(COMMIT)
+        elif self.offer.opening is Opening.CROSSED:
+            yield from self.until(heard, again=fire)  # only now the initiator's hole is sure to be there
+            if not self.has_answer:
+                fire()
         if not self.has_answer:
             yield from self.until(lambda _: self.has_answer, again=fire)
 

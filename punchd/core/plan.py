@@ -303,10 +303,18 @@ def _ordered(names: Sequence[str], own: NatClass, peer: NatClass, times: Times) 
     told = [(row, *prospect(row, own, peer)) for row in primed + late + last]
     return [
         replace(row, reason=reason, after_s=_patience(row, told_of, own, peer, times))
-        for wanted in (Prospect.PASSES, Prospect.OPEN, Prospect.FAILS)
-        for row, told_of, reason in told
-        if told_of is wanted
+        for row, told_of, reason in sorted(told, key=lambda one: _rank(one[0], one[1]))
+        if told_of is not Prospect.HARMS
     ]
+
+
+def _rank(row: Row, told: Prospect) -> int:
+    """What passes, at once before late; what may is tried before one waits for anything; what fails is last."""
+    if told is Prospect.PASSES:
+        return 2 if row.after_s else 0
+    if told is Prospect.OPEN and not row.after_s and not TECHNIQUES[row.technique].knocks:
+        return 1
+    return 4 if told is Prospect.FAILS else 3
 
 
 def _patience(row: Row, told: Prospect, own: NatClass, peer: NatClass, times: Times) -> float:

@@ -46,6 +46,8 @@ class Prospect(Enum):
 
     PASSES = auto()
     OPEN = auto()
+    SELDOM = auto()
+    """Few NATs; no class says which."""
     FAILS = auto()
     HARMS = auto()
 
@@ -56,7 +58,7 @@ def prospect(row: Row, own: NatClass, peer: NatClass) -> tuple[Prospect, str]:
     if needs is None:
         if own.outlives_icmp is False and row.opening is Opening.PRIMED and not TECHNIQUES[row.technique].knocks:
             return Prospect.FAILS, f"our NAT {_LACKS['outlives_icmp']}"
-        return Prospect.OPEN, "passes where the others fail, on few NATs"
+        return Prospect.SELDOM, "passes where the others fail, on few NATs"
     holds = [
         (getattr(nat, axis), whose, axis)
         for nat, axes, whose in ((own, needs[0], "our"), (peer, needs[1], "the peer's"))

@@ -115,6 +115,14 @@ def test_a_refired_way_costs_little_more_than_the_path(technique: str) -> None:
 # -- the initiator fires -----------------------------------------------------------------------------------------
 
 
+def test_a_crossed_fire_is_repeated_as_soon_as_the_initiator_is_heard() -> None:
+    """The first one may have come before there was a hole, where the initiator bides its time."""
+    attempt = responding(offered("udp", CROSSED))
+    assert (Signal.FIRE, None) in told(begun(attempt))
+    assert [(Signal.FIRE, None)] == told(attempt.step(SignalSeen(0, Signal.PRIME, 23001, 22001), 0.01))
+    assert [] == told(attempt.step(SignalSeen(0, Signal.PRIME, 23001, 22001), 0.03))
+
+
 def test_a_crossed_prime_goes_all_the_way_until_the_peer_is_heard() -> None:
     """Every 20 ms at first, later as a share of the time waited."""
     attempt = initiating(Row("tcp-midstream", CROSSED))
