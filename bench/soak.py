@@ -24,7 +24,9 @@ from pathlib import Path
 from bench._duo import Duo, shorten_time_wait
 from bench._frame import Figure, Plot, Progress, Report, at_least, at_most
 from punchd import client
+from punchd.core.attempt import LINGER_S
 from punchd.daemon.admission import NONCES_REMEMBERED
+from punchd.daemon.tuples import GUARD_S
 from punchd.lab.namespace import Namespace
 
 MINUTES = 5.0
@@ -34,6 +36,8 @@ TECHNIQUES = ("tcp-midstream", "tcp-simopen", "udp", "auto")
 PUNCHES, ORPHANS, SILENT = 24, 24, 24
 SILENT_MS = 400
 PATIENCE_S = 15.0
+QUIET_S = LINGER_S + GUARD_S + 0.5
+"""For so long after its attempt a loser's socket keeps its port from others: no descriptor is left behind before."""
 SETTLED_S = 60.0
 MEMORY_MIB = 1.0
 """By how much a daemon may grow from the first quarter of the time that counts to the last: the allocator's own unrest.
@@ -67,6 +71,7 @@ def run(*, quick: bool, progress: Progress) -> Report:
     minutes = QUICK_MINUTES if quick else MINUTES
     long = minutes >= LONG_MINUTES
     remains: list[Remains] = []
+    quiet: list[Remains] = []
     asked = punched = attempts = 0
     with Duo("linux", "linux") as duo:
         shorten_time_wait(duo.lab)
@@ -93,10 +98,17 @@ def run(*, quick: bool, progress: Progress) -> Report:
             time.sleep(0.1)  # the connections that asked go, too
             remains.append(_remains(time.monotonic() - begun, attempts, pids, hosts, left))
             progress(f"{attempts} attempts: {remains[-1]}")
-    return _report(remains, filled, punched / asked, minutes)
+            if not quiet:
+                time.sleep(QUIET_S)
+                quiet.append(_remains(time.monotonic() - begun, attempts, pids, hosts, left))
+        time.sleep(QUIET_S)
+        quiet.append(_remains(time.monotonic() - begun, attempts, pids, hosts, left))
+    return _report(remains, filled, quiet, punched / asked, minutes)
 
 
-def _report(remains: Sequence[Remains], filled: Sequence[Remains], success: float, minutes: float) -> Report:
+def _report(
+    remains: Sequence[Remains], filled: Sequence[Remains], quiet: Sequence[Remains], success: float, minutes: float
+) -> Report:
     long = bool(filled)
     # the first round at least: it loads what is loaded late, and fills free lists and caches
     settled = [one for one in remains[1:] if one.at_s > SETTLED_S or not long]
@@ -109,9 +121,9 @@ def _report(remains: Sequence[Remains], filled: Sequence[Remains], success: floa
             *_filling(filled),
             *_gains("initiator's", [one.memory_a_kib for one in settled], INITIATED, long=long),
             *_gains("responder's", [one.memory_b_kib for one in settled], RESPONDED, long=long),
-            Figure("descriptors gained", _gained([one.descriptors for one in settled]), "", target=at_most(0)),
-            Figure("rules gained", _gained([one.rules for one in settled]), "", target=at_most(0)),
-            Figure("threads gained", _gained([one.threads for one in settled]), "", target=at_most(0)),
+            Figure("descriptors gained", _gained([one.descriptors for one in quiet]), "", target=at_most(0)),
+            Figure("rules gained", _gained([one.rules for one in quiet]), "", target=at_most(0)),
+            Figure("threads gained", _gained([one.threads for one in quiet]), "", target=at_most(0)),
         ],
         [
             Plot(
