@@ -335,9 +335,8 @@ int punchd_send_burst(int fd, const uint8_t *bytes, size_t bytes_len,
 int punchd_send_segments(int fd, const struct punchd_segment *segs, size_t n);
 
 /**
- * punchd_send_bare() - The same for one segment of punchd_segment_bare()
+ * punchd_send_bare() - The same for one segment, with all of punchd_segment_bare()
  * @fd:		of punchd_raw_open()
- * @flow, @flags, @seq, @ack, @window, @ttl: as there
  * Return: 1, or the negative errno or punchd_status that refused it
  */
 int punchd_send_bare(int fd, const struct punchd_flow *flow, uint8_t flags,
