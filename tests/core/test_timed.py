@@ -55,7 +55,7 @@ def hears(attempt: Attempt, signal: Signal, now: float) -> list[Effect]:
 def punch(technique: str, *, timed: bool = True, **more: object) -> Result:
     transport = "udp" if technique == "udp" else "tcp"
     setting = {"classes": "nicknames", "delay_ms": 50.0, "side_delay_ms": 500.0} | more
-    return World("linux", "linux", techniques=[technique], transport=transport, timed=timed, **setting).run()  # type: ignore[arg-type]  # what World takes
+    return World("linux", "linux", techniques=[technique], transport=transport, timed=timed, **setting).run()  # type: ignore[arg-type]  # any keyword of World: mypy cannot tell which
 
 
 # -- what it brings ----------------------------------------------------------------------------------------------
